@@ -1,0 +1,64 @@
+"""Deep Speech 2 in Keras: layers, models and training for speech to text."""
+
+from keras_ds2 import data
+from keras_ds2.audio import AudioError, load_audio
+from keras_ds2.decoding.greedy import greedy_decode
+from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
+from keras_ds2.layers.clipped_relu import clipped_relu
+from keras_ds2.layers.ctc_layer import CTCLayer
+from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
+from keras_ds2.layers.output_length import OutputLength
+from keras_ds2.layers.row_convolution import RowConvolution
+from keras_ds2.layers.sequence_batch_normalization import (
+    SequenceBatchNormalization,
+)
+from keras_ds2.layers.sequence_conv2d import SequenceConv2D
+from keras_ds2.layers.sequence_mask import SequenceMask
+from keras_ds2.layers.spec_augment import SpecAugment
+from keras_ds2.layers.symbol_logits import SymbolLogits
+from keras_ds2.models.deepspeech2 import DeepSpeech2
+from keras_ds2.training.device import use_device, use_mixed_precision
+from keras_ds2.training.evaluate import evaluate
+from keras_ds2.training.figures import (
+    plot_learning_curves,
+    plot_transcription,
+)
+from keras_ds2.training.warmup_schedule import WarmupSchedule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioError",
+    "CTCLayer",
+    "CharacterErrorRate",
+    "CharacterTokenizer",
+    "DeepSpeech2",
+    "LogMelSpectrogram",
+    "OutputLength",
+    "RowConvolution",
+    "SequenceBatchNormalization",
+    "SequenceConv2D",
+    "SequenceMask",
+    "SpecAugment",
+    "SymbolLogits",
+    "WarmupSchedule",
+    "WordErrorRate",
+    "clipped_relu",
+    "data",
+    "evaluate",
+    "greedy_decode",
+    "load_audio",
+    "plot_learning_curves",
+    "plot_transcription",
+    "use_device",
+    "use_mixed_precision",
+]
+
+
+def __getattr__(name):
+    # `keras_nlp` takes seconds to import, and not every program needs text.
+    if name == "CharacterTokenizer":
+        from keras_ds2.tokenizer import CharacterTokenizer
+
+        return CharacterTokenizer
+    raise AttributeError(f"module 'keras_ds2' has no attribute {name!r}")

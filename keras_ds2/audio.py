@@ -1,0 +1,212 @@
+"""Audio files in, samples out; knows nothing of frames or text."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import soundfile
+import soxr
+
+# What libsndfile answers when a stream was written without its length.
+_UNKNOWN_NUM_SAMPLES = 2**63 - 1
+
+
+class AudioError(ValueError):
+    """Says which audio file cannot be used, why, and what to do about it.
+
+    Args:
+        path: The audio file.
+        reason: One of `"missing"`, `"unreadable"`, `"empty"`,
+            `"non_finite"`, `"too_short"`, `"too_long"`; fit for counting.
+        detail: The rest of the sentence that begins with the file's name:
+            what is wrong, with figures, and the fix.
+
+    Example:
+
+    >>> from keras_ds2.audio import AudioError, load_audio
+    >>> try:
+    ...     load_audio("missing.flac")
+    ... except AudioError as error:
+    ...     print(error.reason)
+    missing
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], reason: str, detail: str
+    ) -> None:
+        # All three go to `args`, so that the error survives pickling on its
+        # way out of a worker process.
+        super().__init__(path, reason, detail)
+        self.path = os.fspath(path)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"Audio file '{self.path}' {self.detail}"
+
+
+def audio_duration(path: str | os.PathLike[str]) -> float:
+    """Reads the duration of an audio file from its header.
+
+    No sample is decoded: a damaged body is found by `load_audio` only.
+
+    Args:
+        path: An audio file in any format that libsndfile reads (WAV, FLAC,
+            Ogg/Opus, Ogg/Vorbis, MP3, NIST SPHERE and others).
+
+    Returns:
+        The duration in seconds, above 0.
+
+    Raises:
+        AudioError: If the file is missing, unreadable or empty.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import soundfile
+    >>> from keras_ds2.audio import audio_duration
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "silence.wav")
+    ...     soundfile.write(path, np.zeros(4000), samplerate=8000)
+    ...     audio_duration(path)
+    0.5
+    """
+    if not os.path.exists(path):
+        raise AudioError(
+            path, "missing", "does not exist. Check the path or the corpus."
+        )
+    if os.path.isdir(path):
+        raise AudioError(
+            path, "unreadable", "is a folder. Pass the path of a file."
+        )
+    try:
+        header = soundfile.info(os.fspath(path))
+    # Headerless formats raise a TypeError: the rate has to be given.
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise _unreadable(path, str(error)) from error
+    if header.frames == _UNKNOWN_NUM_SAMPLES:
+        raise _unreadable(path, "its header does not state the length")
+    if header.frames == 0:
+        raise _empty(path)
+    return header.frames / header.samplerate
+
+
+def load_audio(
+    path: str | os.PathLike[str],
+    sampling_rate: int = 16000,
+    min_duration: float = 0.0,
+    max_duration: float | None = None,
+) -> np.ndarray:
+    """Loads an audio file as mono samples at a given rate.
+
+    Channels are averaged. Another rate is converted with soxr; a file that
+    has the rate already is passed on sample for sample (16-bit integers as
+    `integer / 32768`).
+
+    A FLAC file that was cut off is refused. WAV and Ogg files that were cut
+    off are indistinguishable from shorter ones and give what they hold.
+
+    Args:
+        path: An audio file in any format that libsndfile reads (WAV, FLAC,
+            Ogg/Opus, Ogg/Vorbis, MP3, NIST SPHERE and others).
+        sampling_rate: Integer. The rate of the result in Hz. Defaults to
+            `16000`.
+        min_duration: Float. Shorter files are refused, in seconds. Defaults
+            to `0.0`.
+        max_duration: Float or `None`. Longer files are refused before they
+            are decoded, in seconds. Defaults to `None`: no limit.
+
+    Returns:
+        A float32 array of shape `(num_samples,)`, finite and not empty.
+
+    Raises:
+        AudioError: If the file is missing, unreadable, empty, shorter or
+            longer than allowed, or holds NaN or infinite samples.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import soundfile
+    >>> from keras_ds2.audio import load_audio
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "stereo.wav")
+    ...     soundfile.write(path, np.zeros((4000, 2)), samplerate=8000)
+    ...     load_audio(path).shape
+    (8000,)
+    """
+    duration = audio_duration(path)
+    if duration < min_duration:
+        raise AudioError(
+            path,
+            "too_short",
+            f"lasts {duration:.3f} s, less than min_duration={min_duration} s."
+            " Leave it out or lower `min_duration`.",
+        )
+    if max_duration is not None and duration > max_duration:
+        raise AudioError(
+            path,
+            "too_long",
+            f"lasts {duration:.3f} s, more than max_duration={max_duration} s."
+            " Split it or raise `max_duration`.",
+        )
+    try:
+        samples, file_rate = soundfile.read(
+            os.fspath(path), dtype="float32", always_2d=True
+        )
+    except soundfile.SoundFileError as error:
+        raise _unreadable(path, str(error)) from error
+    samples = samples.mean(axis=1)  # (num_samples,)
+    num_bad = np.count_nonzero(~np.isfinite(samples))
+    if num_bad:
+        raise AudioError(
+            path,
+            "non_finite",
+            f"holds {num_bad} NaN or infinite samples out of {len(samples)}."
+            " Repair it or leave it out.",
+        )
+    if file_rate != sampling_rate:
+        samples = soxr.resample(samples, file_rate, sampling_rate)
+    if not len(samples):  # One or two samples at a higher rate.
+        raise _empty(path)
+    return samples
+
+
+def _unreadable(path: str | os.PathLike[str], cause: str) -> AudioError:
+    return AudioError(
+        path,
+        "unreadable",
+        f"cannot be read: {cause.rstrip('.')}. Fetch it again, or convert it"
+        " to WAV or FLAC.",
+    )
+
+
+def _empty(path: str | os.PathLike[str]) -> AudioError:
+    return AudioError(
+        path, "empty", "holds no samples. Record it again or leave it out."
+    )
+
+
+def pad_samples(samples: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Pads recordings to the inputs of a model.
+
+    Args:
+        samples: 1-D float32 arrays, at least one.
+
+    Returns:
+        Dictionary of `audio`, `(batch, samples)` float32, zero beyond each
+        recording's end, and `audio_length`, `(batch,)` int32.
+
+    Example:
+
+    >>> from keras_ds2.audio import pad_samples
+    >>> batch = pad_samples([np.ones(3), np.ones(1)])
+    >>> batch["audio"].shape, batch["audio_length"].tolist()
+    ((2, 3), [3, 1])
+    """
+    audio_length = np.array([len(item) for item in samples], dtype="int32")
+    audio = np.zeros((len(samples), audio_length.max()), dtype="float32")
+    for row, item in zip(audio, samples, strict=True):
+        row[: len(item)] = item
+    return {"audio": audio, "audio_length": audio_length}

@@ -1,0 +1,27 @@
+"""From corpora on disk to batches."""
+
+from keras_ds2.data.checks import (
+    Rejected,
+    check_utterances,
+    describe_rejected,
+)
+from keras_ds2.data.corpus import (
+    CorpusError,
+    Utterance,
+    read_librispeech,
+    read_manifest,
+)
+from keras_ds2.data.dataset import SpeechDataset
+from keras_ds2.data.durations import add_durations
+
+__all__ = [
+    "CorpusError",
+    "Rejected",
+    "SpeechDataset",
+    "Utterance",
+    "add_durations",
+    "check_utterances",
+    "describe_rejected",
+    "read_librispeech",
+    "read_manifest",
+]

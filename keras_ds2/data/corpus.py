@@ -1,0 +1,286 @@
+"""Corpora on disk in, utterances out: LibriSpeech folders and manifests.
+
+The readers stream and look at file names only; `index.py` reads headers.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_ds2.text import normalize_transcript
+
+# Of two encodings of one utterance the first in this order is read.
+_AUDIO_SUFFIXES = (".flac", ".wav", ".opus", ".ogg")
+
+
+class Utterance(NamedTuple):
+    """One recording and its transcript.
+
+    Args:
+        audio: Path of the audio file.
+        text: The normalized transcript.
+        duration: Seconds; NaN until known (see `add_durations`).
+        speaker: Name of the speaker, empty if unknown.
+        source: Where the transcript stands, as `"file:line"`, for messages.
+
+    Example:
+
+    >>> from keras_ds2.data.corpus import Utterance
+    >>> Utterance("clip.flac", "it's ten", duration=1.5).text
+    "it's ten"
+    """
+
+    audio: str
+    text: str
+    duration: float = math.nan
+    speaker: str = ""
+    source: str = ""
+
+
+class CorpusError(ValueError):
+    """Says where a corpus is wrong (file and line) and how to mend it."""
+
+
+def read_librispeech(
+    root: str | os.PathLike[str], subsets: str | Sequence[str]
+) -> Iterator[Utterance]:
+    """Reads LibriSpeech as it unpacks from its archives.
+
+    The layout is `subset/speaker/chapter/speaker-chapter.trans.txt`, with a
+    line `id TRANSCRIPT` per utterance and `id.flac` (or `.wav`, `.opus`,
+    `.ogg`) beside it. A transcript may be empty. The order is sorted by
+    subset as given, then speaker, chapter and line.
+
+    Args:
+        root: The folder that holds the subsets, or its parent, which holds
+            `LibriSpeech`.
+        subsets: Names of subsets, such as `["train-clean-100"]`, or one
+            name.
+
+    Yields:
+        `Utterance`s without duration, one by one. Nothing is read, and no
+        error raised, before the first is asked for.
+
+    Raises:
+        CorpusError: If a folder or subset is missing, a line is malformed,
+            an id is repeated, or a transcript or its audio lacks the other.
+
+    Example:
+
+    >>> import pathlib, tempfile
+    >>> from keras_ds2.data.corpus import read_librispeech
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     chapter = pathlib.Path(root, "dev-clean", "84", "121123")
+    ...     chapter.mkdir(parents=True)
+    ...     chapter.joinpath("84-121123-0000.flac").touch()
+    ...     transcripts = chapter / "84-121123.trans.txt"
+    ...     _ = transcripts.write_text("84-121123-0000 GO DO YOU HEAR")
+    ...     [row.text for row in read_librispeech(root, ["dev-clean"])]
+    ['go do you hear']
+    """
+    folder = Path(root)
+    if (folder / "LibriSpeech").is_dir():
+        folder = folder / "LibriSpeech"
+    if not folder.is_dir():
+        raise CorpusError(
+            f"LibriSpeech folder '{folder}' does not exist. Pass the folder "
+            "that holds the subsets, or its parent."
+        )
+    sources: dict[str, str] = {}
+    for subset in [subsets] if isinstance(subsets, str) else subsets:
+        num_before = len(sources)
+        for chapter in _chapters(folder, subset):
+            yield from _read_chapter(chapter, sources)
+        if len(sources) == num_before:
+            raise CorpusError(
+                f"LibriSpeech subset '{folder / subset}' holds no "
+                "transcripts (speaker/chapter/speaker-chapter.trans.txt). "
+                "Unpack its archive again."
+            )
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Iterator[Utterance]:
+    """Reads a manifest: one JSON object per line.
+
+    Keys: `audio` (or `audio_filepath`), a path, which counts from the
+    manifest's folder if it is relative; `text`, a string; optionally
+    `duration`, in seconds, and `speaker`. Other keys are ignored, but for
+    `offset`: an utterance is always a whole file.
+
+    Args:
+        path: The manifest, in UTF-8.
+
+    Yields:
+        `Utterance`s, one by one, in the order of the lines. Nothing is
+        read, and no error raised, before the first is asked for.
+
+    Raises:
+        CorpusError: If the manifest is missing or empty, or a line is not a
+            JSON object, lacks a key, holds a wrong value, or names an audio
+            file that does not exist.
+
+    Example:
+
+    >>> import json, pathlib, tempfile
+    >>> from keras_ds2.data.corpus import read_manifest
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "a.wav").touch()
+    ...     manifest = pathlib.Path(folder, "train.jsonl")
+    ...     row = {"audio": "a.wav", "text": "Go", "duration": 1.5}
+    ...     _ = manifest.write_text(json.dumps(row))
+    ...     [(row.text, row.duration) for row in read_manifest(manifest)]
+    [('go', 1.5)]
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CorpusError(
+            f"Manifest '{path}' does not exist or is not a file. Check the "
+            "path."
+        )
+    source = None
+    for source, line in _lines(path):
+        yield _parse_row(line, source, path.parent)
+    if source is None:
+        raise CorpusError(
+            f"Manifest '{path}' is empty. Write one JSON object per line."
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields `("path:number", line)` for every line that is not blank."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            source = f"{path}:{number}"
+            try:
+                # "sig": editors on Windows begin the file with a mark.
+                text = line.decode("utf-8-sig").strip()
+            except UnicodeDecodeError as error:
+                raise CorpusError(
+                    f"{source}: byte {error.start + 1} of the line is not "
+                    "UTF-8. Save the file as UTF-8."
+                ) from error
+            if text:
+                yield source, text
+
+
+def _chapters(folder: Path, subset: str) -> list[Path]:
+    if not (folder / subset).is_dir():
+        existing = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        raise CorpusError(
+            f"LibriSpeech subset '{subset}' does not exist in '{folder}', "
+            f"which holds: {', '.join(existing) or 'nothing'}. Pass one of "
+            "these, or unpack its archive there."
+        )
+    return sorted(p for p in (folder / subset).glob("*/*") if p.is_dir())
+
+
+def _read_chapter(
+    chapter: Path, sources: dict[str, str]
+) -> Iterator[Utterance]:
+    """Yields the utterances of a chapter, and adds their ids to `sources`."""
+    speaker = chapter.parent.name
+    transcripts = chapter / f"{speaker}-{chapter.name}.trans.txt"
+    audio = _audio_by_id(chapter)
+    for source, line in _lines(transcripts) if transcripts.is_file() else ():
+        utterance_id, text = (line.split(maxsplit=1) + [""])[:2]
+        if not utterance_id.startswith(f"{speaker}-{chapter.name}-"):
+            raise CorpusError(
+                f"{source}: malformed line, it begins with '{utterance_id}'. "
+                f"Write '{speaker}-{chapter.name}-NUMBER TRANSCRIPT'."
+            )
+        if utterance_id in sources:
+            raise CorpusError(
+                f"{source}: id '{utterance_id}' stands already at "
+                f"{sources[utterance_id]}. Remove one of the two."
+            )
+        if utterance_id not in audio:
+            raise CorpusError(
+                f"{source}: transcript without audio, expected "
+                f"'{chapter / utterance_id}.flac' (or "
+                f"{', '.join(_AUDIO_SUFFIXES[1:])}). Add the audio or remove "
+                "the line."
+            )
+        sources[utterance_id] = source
+        yield Utterance(
+            audio=str(audio.pop(utterance_id)),
+            text=normalize_transcript(text),
+            speaker=speaker,
+            source=source,
+        )
+    if audio:
+        raise CorpusError(
+            f"{transcripts}: {len(audio)} audio file(s) without transcript, "
+            f"such as '{min(audio.values())}'. Add a line "
+            f"'{min(audio)} TRANSCRIPT', or remove the audio."
+        )
+
+
+def _audio_by_id(chapter: Path) -> dict[str, Path]:
+    return {
+        path.stem: path
+        for suffix in reversed(_AUDIO_SUFFIXES)
+        for path in chapter.glob(f"*{suffix}")
+        # macOS leaves files such as "._84-121123-0000.flac".
+        if not path.name.startswith(".")
+    }
+
+
+def _parse_row(line: str, source: str, folder: Path) -> Utterance:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise CorpusError(
+            f"{source}: not JSON ({error}). Write one JSON object per line."
+        ) from error
+    if not isinstance(row, dict):
+        raise CorpusError(
+            f"{source}: must be a JSON object with the keys `audio` and "
+            f"`text`. Received: {line[:80]}"
+        )
+    key = "audio_filepath" if "audio" not in row else "audio"
+    if key not in row or "text" not in row:
+        raise CorpusError(
+            f"{source}: key `{'text' if key in row else 'audio'}` is "
+            f"missing. Add it. Received the keys: {', '.join(row)}"
+        )
+    _require(isinstance(row[key], str), source, key, row, "a path")
+    _require(isinstance(row["text"], str), source, "text", row, "a string")
+    duration = row.get("duration")
+    if duration is None:
+        duration = math.nan
+    else:
+        # Not `isinstance`, by which `true` is an integer.
+        valid = type(duration) in (int, float) and 0 < duration < math.inf
+        _require(valid, source, "duration", row, "positive seconds")
+    speaker = row.get("speaker")
+    speaker = "" if speaker is None else speaker
+    valid = isinstance(speaker, (str, int))
+    _require(valid, source, "speaker", row, "a string")
+    # Ignoring it would pair the text with the whole recording.
+    _require(not row.get("offset"), source, "offset", row, "absent or 0")
+    audio = os.path.join(folder, row[key])
+    if not os.path.isfile(audio):
+        raise CorpusError(
+            f"{source}: audio file '{audio}' of key `{key}` does not exist. "
+            "Correct the path (relative paths count from the manifest's "
+            "folder) or remove the line."
+        )
+    return Utterance(
+        audio=audio,
+        text=normalize_transcript(row["text"]),
+        duration=float(duration),
+        speaker=str(speaker),
+        source=source,
+    )
+
+
+def _require(
+    valid: bool, source: str, key: str, row: dict[str, Any], expected: str
+) -> None:
+    if not valid:
+        raise CorpusError(
+            f"{source}: `{key}` must be {expected}. Received: {row[key]!r}"
+        )

@@ -1,0 +1,165 @@
+"""Utterances in, batches out: composed once by length, decoded on the way."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from keras_ds2.audio import load_audio, pad_samples
+from keras_ds2.data.corpus import Utterance
+from keras_ds2.text import DEFAULT_ALPHABET
+
+
+class SpeechDataset:
+    """Composes utterances into batches and reads them for training.
+
+    Batches are composed once, of utterances of similar length, and keep their
+    members; passes over the corpus differ in the order of the batches. The
+    order is a pure function of `(seed, pass)`: pass 0 goes from the shortest
+    to the longest (SortaGrad), later ones are shuffled.
+
+    A batch is `(x, y)`:
+
+    ```
+    x = {
+        "audio": (batch, samples) float32, zero beyond each end,
+        "audio_length": (batch,) int32,
+    }
+    y = {
+        "labels": (batch, max_labels) int32, padded with the padding symbol,
+        "label_length": (batch,) int32,
+    }
+    ```
+
+    Args:
+        utterances: Sequence of `Utterance` with durations, as
+            `keras_ds2.data.add_durations` returns.
+        batch_size: Integer. Utterances in a batch; the last one may be
+            smaller.
+        sampling_rate: Integer, Hz; files at other rates are resampled.
+            Defaults to `16000`.
+        alphabet: String, the model's. Defaults to space, apostrophe, a to z.
+        seed: Integer, for the order of batches. Defaults to `0`.
+
+    Raises:
+        ValueError: If there are no utterances, or one has no duration.
+
+    Reference:
+        Amodei et al., 2016 (arXiv:1512.02595), section 3.3 (SortaGrad).
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        batch_size: int,
+        sampling_rate: int = 16000,
+        alphabet: str = DEFAULT_ALPHABET,
+        seed: int = 0,
+    ):
+        if not utterances or batch_size < 1:
+            raise ValueError(
+                "A data set needs utterances and a positive `batch_size`. "
+                f"Received: {len(utterances)} utterances, "
+                f"batch_size={batch_size}."
+            )
+        durations = np.array([item.duration for item in utterances])
+        if not np.all(durations > 0):
+            item = utterances[int(np.argmin(durations > 0))]
+            raise ValueError(
+                f"Utterance {item.audio} has no duration. Pass the list "
+                "through `keras_ds2.data.add_durations` first."
+            )
+        self.sampling_rate = sampling_rate
+        self.alphabet = alphabet
+        self.seed = seed
+        self.duration = float(durations.sum())
+        # Equal durations by name: the same corpus gives the same batches on
+        # every file system.
+        ordered = sorted(utterances, key=lambda row: (row.duration, row.audio))
+        self.batches = [
+            ordered[start : start + batch_size]
+            for start in range(0, len(ordered), batch_size)
+        ]
+
+    def __len__(self) -> int:
+        """Batches in a pass."""
+        return len(self.batches)
+
+    @property
+    def padding_efficiency(self) -> float:
+        """Share of the padded audio that is speech."""
+        padded = sum(len(b) * b[-1].duration for b in self.batches)
+        return self.duration / padded
+
+    def order(self, pass_index: int) -> np.ndarray:
+        """Returns the batch numbers of one pass, in order."""
+        if pass_index == 0:
+            return np.arange(len(self))
+        generator = np.random.default_rng((self.seed, pass_index))
+        return generator.permutation(len(self))
+
+    def one_pass(self) -> tf.data.Dataset:
+        """Reads every batch once, from the shortest to the longest."""
+        return self._read(lambda: iter(self.batches), len(self))
+
+    def stream(self, first_batch=lambda: 0) -> tf.data.Dataset:
+        """Reads pass after pass without end.
+
+        Args:
+            first_batch: Function that returns the number of batches to leave
+                out, asked when reading begins. Training that goes on at step
+                n must see batch n: `lambda: int(model.optimizer.iterations)`.
+                Defaults to none.
+
+        Returns:
+            `tf.data.Dataset` for `fit(..., steps_per_epoch=...)`.
+        """
+
+        def batches() -> Iterator[list[Utterance]]:
+            pass_index, start = divmod(first_batch(), len(self))
+            while True:
+                for number in self.order(pass_index)[start:]:
+                    yield self.batches[number]
+                pass_index, start = pass_index + 1, 0
+
+        return self._read(batches, tf.data.INFINITE_CARDINALITY)
+
+    def _read(self, batches, cardinality) -> tf.data.Dataset:
+        from keras_ds2.tokenizer import CharacterTokenizer
+
+        tokenizer = CharacterTokenizer(self.alphabet)
+
+        def names() -> Iterator[tuple[list[str], list[str]]]:
+            for batch in batches():
+                yield [row.audio for row in batch], [row.text for row in batch]
+
+        def load(paths):
+            inputs = pad_samples(
+                [load_audio(p.decode(), self.sampling_rate) for p in paths]
+            )
+            return inputs["audio"], inputs["audio_length"]
+
+        def read(paths, texts):
+            audio, audio_length = tf.numpy_function(
+                load, [paths], [tf.float32, tf.int32]
+            )
+            labels = tokenizer.tokenize(texts)
+            x = {
+                "audio": tf.ensure_shape(audio, (None, None)),
+                "audio_length": tf.ensure_shape(audio_length, (None,)),
+            }
+            y = {
+                "labels": labels.to_tensor(tokenizer.padding_id),
+                "label_length": tf.cast(labels.row_lengths(), tf.int32),
+            }
+            return x, y
+
+        strings = tf.TensorSpec((None,), tf.string)
+        dataset = tf.data.Dataset.from_generator(
+            names, output_signature=(strings, strings)
+        )
+        return (
+            dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+            .apply(tf.data.experimental.assert_cardinality(cardinality))
+            .prefetch(tf.data.AUTOTUNE)
+        )

@@ -1,0 +1,269 @@
+"""Deep Speech 2: convolutions, recurrent layers, a look ahead."""
+
+import functools
+import math
+
+import keras
+
+from keras_ds2.layers.clipped_relu import clipped_relu
+from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
+from keras_ds2.layers.output_length import OutputLength
+from keras_ds2.layers.row_convolution import RowConvolution
+from keras_ds2.layers.sequence_batch_normalization import (
+    SequenceBatchNormalization,
+)
+from keras_ds2.layers.sequence_conv2d import SequenceConv2D
+from keras_ds2.layers.sequence_mask import SequenceMask
+from keras_ds2.layers.spec_augment import SpecAugment
+from keras_ds2.layers.symbol_logits import SymbolLogits
+from keras_ds2.models.speech_recognizer import SpeechRecognizer
+from keras_ds2.text import DEFAULT_ALPHABET, NUM_RESERVED
+
+
+@keras.saving.register_keras_serializable(package="keras_ds2")
+class DeepSpeech2(SpeechRecognizer):
+    """Builds Deep Speech 2, from samples to logits of characters.
+
+    Log-mel spectrogram, strided convolutions over time and frequency,
+    recurrent layers, a row convolution that looks a few frames ahead, a dense
+    layer, logits. The defaults are the reference configuration: 16 kHz, 11.6
+    million parameters, one output frame every 20 ms, unidirectional, so that
+    it can stream.
+
+    It is one `keras.Model`: `adapt` it to the corpus, `compile` it with an
+    optimizer alone, `fit` it on batches `({"audio", "audio_length"},
+    {"labels", "label_length"})` (the CTC loss, WER and CER are its own),
+    `transcribe` files, `save` it. An utterance has the same logits alone,
+    padded by any amount, or beside any neighbor.
+
+    Args:
+        num_mel_bins: Integer. Mel filters. Defaults to `80`.
+        sampling_rate: Integer, Hz. Defaults to `16000`.
+        sequence_length: Integer. Window in samples. Defaults to `400` (25 ms).
+        sequence_stride: Integer. Hop in samples. Defaults to `160` (10 ms).
+        fft_length: Integer. Defaults to `512`.
+        window: `"hann"` or `"hamming"`. Defaults to `"hann"`.
+        normalize: Boolean. Whether features are normalized by statistics of
+            the corpus; `fit` then asks for `adapt` first. Defaults to `True`.
+        spec_augment: Boolean. Whether `SpecAugment` acts while training.
+            Defaults to `False`.
+        conv_filters: Tuple of integers, channels of each convolution.
+            Defaults to `(32, 32)`.
+        conv_kernel_sizes: Tuple of pairs of odd integers, (time, frequency).
+            Defaults to `((11, 41), (11, 21))`.
+        conv_strides: Tuple of pairs, (time, frequency). Defaults to
+            `((2, 2), (1, 2))`.
+        rnn_type: `"lstm"`, `"gru"` or `"simple"` (clipped ReLU). Defaults to
+            `"lstm"`.
+        num_rnn_layers: Integer. Defaults to `5`.
+        rnn_units: Integer. Defaults to `512`.
+        bidirectional: Boolean. Whether layers also run from the end, which
+            rules out streaming. Defaults to `False`.
+        merge_mode: `"sum"` (the paper) or `"concat"`: what becomes of two
+            directions. Defaults to `"sum"`.
+        batch_normalization: Boolean. Whether each convolution's output and
+            each further recurrent layer's input is normalized by
+            `SequenceBatchNormalization`. Defaults to `True`.
+        row_conv_width: Integer. The current frame and the future ones that
+            `RowConvolution` sees; 0 for none. Defaults to `5`.
+        dense_units: Integer. Defaults to `1024`.
+        dropout: Float. After each recurrent layer and the dense one. Defaults
+            to `0.1`.
+        alphabet: String of the characters of transcripts. The symbols are the
+            blank, these, and two reserved. Defaults to space, apostrophe and
+            a to z: 31 symbols.
+        dtype: Dtype policy, as `"mixed_bfloat16"`. Log-mel, statistics,
+            logits and loss stay in float32. Defaults to Keras's global one.
+        name: String.
+
+    Inputs:
+        `{"audio": (batch, samples) float32 in [-1, 1], "audio_length":
+        (batch,) int32}`.
+
+    Outputs:
+        `{"logits": (batch, frames, symbols) float32, "logit_length": (batch,)
+        int32}`; logits beyond `logit_length` mean nothing.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Reference:
+        Amodei et al., 2016 (arXiv:1512.02595), section 3. It differs from the
+        paper in the reference configuration's LSTM, log-mel features and
+        Adam, and in that recurrent layers normalize their input, which is
+        what cuDNN can run, instead of its projection.
+
+    Example:
+
+    >>> model = keras_ds2.DeepSpeech2()
+    >>> outputs = model({
+    ...     "audio": np.zeros((2, 16000), "float32"),
+    ...     "audio_length": np.array([16000, 8000]),
+    ... })
+    >>> outputs["logits"].shape, outputs["logit_length"].numpy()
+    (TensorShape([2, 49, 31]), array([49, 24], dtype=int32))
+    """
+
+    def __init__(
+        self,
+        num_mel_bins=80,
+        sampling_rate=16000,
+        sequence_length=400,
+        sequence_stride=160,
+        fft_length=512,
+        window="hann",
+        normalize=True,
+        spec_augment=False,
+        conv_filters=(32, 32),
+        conv_kernel_sizes=((11, 41), (11, 21)),
+        conv_strides=((2, 2), (1, 2)),
+        rnn_type="lstm",
+        num_rnn_layers=5,
+        rnn_units=512,
+        bidirectional=False,
+        merge_mode="sum",
+        batch_normalization=True,
+        row_conv_width=5,
+        dense_units=1024,
+        dropout=0.1,
+        alphabet=DEFAULT_ALPHABET,
+        dtype=None,
+        name="deep_speech_2",
+    ):
+        if not len(conv_filters) == len(conv_kernel_sizes) == len(conv_strides):
+            raise ValueError(
+                "`conv_filters`, `conv_kernel_sizes` and `conv_strides` must "
+                "have one entry for each convolution. Received: "
+                f"conv_filters={conv_filters}, conv_kernel_sizes="
+                f"{conv_kernel_sizes}, conv_strides={conv_strides}."
+            )
+        dtype = keras.dtype_policies.get(dtype)
+
+        # === Functional Model ===
+        audio = keras.Input((None,), dtype="float32", name="audio")
+        audio_length = keras.Input((), dtype="int32", name="audio_length")
+        x = LogMelSpectrogram(
+            num_mel_bins=num_mel_bins,
+            sampling_rate=sampling_rate,
+            sequence_length=sequence_length,
+            sequence_stride=sequence_stride,
+            fft_length=fft_length,
+            window=window,
+            normalize=normalize,
+            dtype=dtype,
+            name="log_mel",
+        )(audio, audio_length)  # (batch, frames, bins)
+        num_frames = OutputLength(
+            sequence_length, sequence_stride, name="num_frames"
+        )(audio_length)
+        if spec_augment:
+            x = SpecAugment(dtype=dtype, name="spec_augment")(x, num_frames)
+        x = keras.layers.Reshape((-1, num_mel_bins, 1), name="channel")(x)
+        for i, (filters, kernel_size, strides) in enumerate(
+            zip(conv_filters, conv_kernel_sizes, conv_strides, strict=True), 1
+        ):
+            x = SequenceConv2D(
+                filters,
+                kernel_size,
+                strides=strides,
+                use_bias=not batch_normalization,
+                dtype=dtype,
+                name=f"conv_{i}",
+            )(x, num_frames)  # (batch, frames, frequencies, filters)
+            num_frames = OutputLength(
+                kernel_size[0],
+                strides[0],
+                padding=kernel_size[0] - 1,
+                name=f"num_frames_{i}",
+            )(num_frames)
+            if batch_normalization:
+                x = SequenceBatchNormalization(
+                    dtype=dtype, name=f"conv_{i}_norm"
+                )(x, num_frames)
+            x = keras.layers.Activation(
+                clipped_relu, dtype=dtype, name=f"conv_{i}_relu"
+            )(x)
+        x = keras.layers.Reshape((-1, math.prod(x.shape[2:])), name="features")(
+            x
+        )  # (batch, frames, features)
+        mask = SequenceMask(name="mask")(x, num_frames)
+        for i in range(1, num_rnn_layers + 1):
+            if batch_normalization and i > 1:
+                x = SequenceBatchNormalization(
+                    dtype=dtype, name=f"rnn_{i}_norm"
+                )(x, num_frames)
+            x = recurrent_layer(
+                rnn_type,
+                rnn_units,
+                merge_mode if bidirectional else None,
+                dtype=dtype,
+                name=f"rnn_{i}",
+            )(x, mask=mask)
+            x = keras.layers.Dropout(
+                dropout, dtype=dtype, name=f"rnn_{i}_dropout"
+            )(x)
+        if row_conv_width:
+            x = RowConvolution(row_conv_width, dtype=dtype, name="row_conv")(
+                x, num_frames
+            )
+        x = keras.layers.Dense(
+            dense_units, activation=clipped_relu, dtype=dtype, name="dense"
+        )(x)
+        x = keras.layers.Dropout(dropout, dtype=dtype, name="dense_dropout")(x)
+        logits = SymbolLogits(
+            1 + len(alphabet) + NUM_RESERVED, NUM_RESERVED, name="logits"
+        )(x)
+        super().__init__(
+            inputs={"audio": audio, "audio_length": audio_length},
+            outputs={"logits": logits, "logit_length": num_frames},
+            dtype=dtype,
+            name=name,
+        )
+
+        # === Config ===
+        self.num_mel_bins = num_mel_bins
+        self.sampling_rate = sampling_rate
+        self.sequence_length = sequence_length
+        self.sequence_stride = sequence_stride
+        self.fft_length = fft_length
+        self.window = window
+        self.normalize = normalize
+        self.spec_augment = spec_augment
+        self.conv_filters = conv_filters
+        self.conv_kernel_sizes = conv_kernel_sizes
+        self.conv_strides = conv_strides
+        self.rnn_type = rnn_type
+        self.num_rnn_layers = num_rnn_layers
+        self.rnn_units = rnn_units
+        self.bidirectional = bidirectional
+        self.merge_mode = merge_mode
+        self.batch_normalization = batch_normalization
+        self.row_conv_width = row_conv_width
+        self.dense_units = dense_units
+        self.dropout = dropout
+        self.alphabet = alphabet
+
+
+def recurrent_layer(rnn_type, units, merge_mode=None, dtype=None, name=None):
+    """Makes one recurrent layer, of two directions if `merge_mode` is given."""
+    layers = {
+        "lstm": keras.layers.LSTM,
+        "gru": keras.layers.GRU,
+        "simple": functools.partial(
+            keras.layers.SimpleRNN, activation=clipped_relu
+        ),
+    }
+    if rnn_type not in layers or merge_mode not in (None, "sum", "concat"):
+        raise ValueError(
+            f"`rnn_type` must be one of {list(layers)}, `merge_mode` 'sum' or "
+            f"'concat'. Received: rnn_type={rnn_type!r}, "
+            f"merge_mode={merge_mode!r}."
+        )
+    layer = layers[rnn_type](
+        units, return_sequences=True, dtype=dtype, name=name
+    )
+    if merge_mode is None:
+        return layer
+    return keras.layers.Bidirectional(
+        layer, merge_mode=merge_mode, dtype=dtype, name=name
+    )

@@ -1,0 +1,202 @@
+"""What all models share: loss, metrics, transcripts. No architecture."""
+
+import inspect
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from keras_ds2 import lengths
+from keras_ds2.audio import load_audio, pad_samples
+from keras_ds2.decoding.greedy import greedy_decode
+from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
+from keras_ds2.layers.ctc_layer import CTCLayer
+from keras_ds2.layers.output_length import OutputLength
+
+
+class SpeechRecognizer(keras.Model):
+    """A functional model from samples to logits that trains with CTC.
+
+    A subclass builds its graph in `__init__`: a `LogMelSpectrogram` named
+    `log_mel` first, an `OutputLength` beside every layer that changes the
+    number of frames, `SymbolLogits` last. Then it keeps each argument as an
+    attribute of the same name.
+
+    Args:
+        inputs: Dictionary of symbolic inputs, `audio` and `audio_length`.
+        outputs: Dictionary of outputs, `logits` and `logit_length`.
+        dtype: Dtype policy of the layers.
+        name: String.
+    """
+
+    def __init__(self, inputs, outputs, dtype, name):
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        # A functional model ignores `dtype`, yet `compile` asks the model and
+        # not its layers whether float16 needs loss scaling.
+        self.dtype_policy = keras.dtype_policies.get(dtype)
+        self.ctc = CTCLayer(dtype="float32")
+        self.word_errors = WordErrorRate(name="wer")
+        self.character_errors = CharacterErrorRate(name="cer")
+        self.infeasible = keras.metrics.Sum(name="infeasible")
+
+    # === Training ===
+
+    def adapt(self, data, steps=None):
+        """Measures the corpus statistics that features are normalized by.
+
+        To be called once before the first `fit`; see
+        `LogMelSpectrogram.adapt` for the arguments.
+        """
+        self.get_layer("log_mel").adapt(data, steps)
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """Mean CTC loss of the utterances, plus the layers' own losses."""
+        losses = self.ctc.loss(
+            y["labels"],
+            y_pred["logits"],
+            y["label_length"],
+            y_pred["logit_length"],
+        )
+        if sample_weight is not None:
+            losses *= ops.cast(sample_weight, losses.dtype)
+        loss = ops.mean(losses) + sum(self.losses)
+        # Gradients of replicas are summed, and Keras scales only its own.
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Counts word and character errors of the greedy transcripts."""
+        tokenizer = self._tokenizer()
+        labels = greedy_decode(
+            y_pred["logits"], y_pred["logit_length"], self.ctc.blank_index
+        )
+        padding = ~lengths.sequence_mask(
+            y["label_length"], ops.shape(y["labels"])[1]
+        )
+        references = tokenizer.detokenize(ops.where(padding, -1, y["labels"]))
+        hypotheses = tokenizer.detokenize(labels)
+        self.word_errors.update_state(references, hypotheses)
+        self.character_errors.update_state(references, hypotheses)
+        feasible = lengths.is_feasible(
+            y["labels"], y["label_length"], y_pred["logit_length"]
+        )
+        self.infeasible.update_state(~feasible)
+        return self.get_metrics_result()
+
+    def make_train_function(self, force=False):
+        if not self.get_layer("log_mel").is_adapted:
+            raise ValueError(
+                "The features have no corpus statistics yet. Call "
+                "`model.adapt(dataset)` before `fit`, or build the model with "
+                "`normalize=False` to train without."
+            )
+        self._refuse_compiled_losses()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        self._refuse_compiled_losses()
+        return super().make_test_function(force)
+
+    def _refuse_compiled_losses(self):
+        config = self.get_compile_config()
+        for name in ("loss", "metrics", "weighted_metrics"):
+            if config.get(name):
+                raise ValueError(
+                    f"`compile({name}=...)` has no effect: the model computes "
+                    "the CTC loss, WER and CER itself. Call "
+                    "`compile(optimizer)` only."
+                )
+
+    # === Inference ===
+
+    def transcribe(self, audio, batch_size=16):
+        """Transcribes recordings greedily.
+
+        Batches are made of recordings of similar length; neither the batch
+        size nor the order changes a transcript.
+
+        Args:
+            audio: List of files (paths of any format that soundfile reads, at
+                any rate) or of sample arrays (1-D float, in [-1, 1], at the
+                model's sampling rate).
+            batch_size: Integer. Recordings at a time. Defaults to `16`.
+
+        Returns:
+            List of strings, in the order of `audio`.
+
+        Raises:
+            ValueError: If a file cannot be read or holds less than one
+                window, naming it.
+        """
+        if isinstance(audio, (str, os.PathLike, np.ndarray)):
+            raise ValueError(
+                "`audio` must be a list of recordings. Pass "
+                "`[recording]` to transcribe one."
+            )
+        samples = [self._load(item, index) for index, item in enumerate(audio)]
+        order = np.argsort([len(item) for item in samples], kind="stable")
+        transcripts = [""] * len(samples)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            texts = self.transcribe_batch(
+                pad_samples([samples[i] for i in batch])
+            )
+            for i, text in zip(batch, texts, strict=True):
+                transcripts[i] = text
+        return transcripts
+
+    def transcribe_batch(self, inputs):
+        """Transcribes one padded batch, `{"audio", "audio_length"}`."""
+        outputs = self.predict_on_batch(inputs)
+        labels = greedy_decode(
+            outputs["logits"], outputs["logit_length"], self.ctc.blank_index
+        )
+        return self._tokenizer().detokenize(labels)
+
+    def logit_length(self, audio_length):
+        """Counts the output frames of `audio_length` samples (or of many)."""
+        for layer in self.layers:
+            if isinstance(layer, OutputLength):
+                audio_length = layer.compute_length(audio_length)
+        return audio_length
+
+    def _load(self, item, index):
+        log_mel = self.get_layer("log_mel")
+        if isinstance(item, (str, os.PathLike)):
+            return load_audio(
+                item,
+                log_mel.sampling_rate,
+                min_duration=log_mel.sequence_length / log_mel.sampling_rate,
+            )
+        samples = np.asarray(item)
+        if (
+            samples.ndim != 1
+            or not np.issubdtype(samples.dtype, np.floating)
+            or len(samples) < log_mel.sequence_length
+            or not np.all(np.isfinite(samples))
+        ):
+            raise ValueError(
+                f"Item {index} of `audio` must be a 1-D array of at least "
+                f"{log_mel.sequence_length} finite floating-point samples in "
+                f"[-1, 1]. Received: shape={samples.shape}, "
+                f"dtype={samples.dtype}."
+            )
+        return samples.astype("float32")
+
+    def _tokenizer(self):
+        # Lazily: keras_nlp takes seconds to import.
+        from keras_ds2.tokenizer import CharacterTokenizer
+
+        return CharacterTokenizer(self.alphabet)
+
+    # === Saving ===
+
+    def get_config(self):
+        """The arguments of the subclass, by name."""
+        names = inspect.signature(type(self).__init__).parameters
+        config = {n: getattr(self, n) for n in names if n != "self"}
+        config["dtype"] = keras.dtype_policies.serialize(self.dtype_policy)
+        return config

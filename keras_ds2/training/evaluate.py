@@ -1,0 +1,73 @@
+"""Model and data set in, error rates and the worst utterances out."""
+
+from dataclasses import dataclass
+
+from keras_ds2.data.dataset import SpeechDataset
+from keras_ds2.models.speech_recognizer import SpeechRecognizer
+
+
+@dataclass(frozen=True)
+class TranscribedUtterance:
+    """One recording, what was said, what was heard, and its WER."""
+
+    audio: str
+    reference: str
+    hypothesis: str
+    wer: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Error rates over a corpus: all edits over all words (characters)."""
+
+    wer: float
+    cer: float
+    utterances: list[TranscribedUtterance]  # worst first
+
+    def report(self, num_worst: int = 5) -> str:
+        """Formats the error rates and the worst utterances for people."""
+        lines = [
+            f"WER {self.wer:.2%}, CER {self.cer:.2%} "
+            f"({len(self.utterances)} utterances)"
+        ]
+        for item in self.utterances[:num_worst]:
+            lines += [
+                f"{item.wer:.0%} {item.audio}",
+                f"  reference:  {item.reference}",
+                f"  hypothesis: {item.hypothesis}",
+            ]
+        return "\n".join(lines)
+
+
+def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
+    """Transcribes a data set greedily and counts its errors.
+
+    `model.evaluate` shows the same rates beside the loss; this function keeps
+    the transcripts, and counts with jiwer.
+
+    Args:
+        model: A `DeepSpeech2`, or another `SpeechRecognizer`.
+        dataset: A `SpeechDataset`.
+
+    Returns:
+        `Evaluation`, its utterances sorted from the worst to the best.
+    """
+    # Here, for it takes a while to import and only evaluation needs it.
+    import jiwer
+
+    hypotheses: list[str] = []
+    for inputs, _ in dataset.one_pass():
+        hypotheses += model.transcribe_batch(inputs)
+    rows = [row for batch in dataset.batches for row in batch]
+    references = [row.text for row in rows]
+    utterances = [
+        TranscribedUtterance(
+            row.audio, row.text, text, jiwer.wer(row.text, text)
+        )
+        for row, text in zip(rows, hypotheses, strict=True)
+    ]
+    return Evaluation(
+        wer=jiwer.wer(references, hypotheses),
+        cer=jiwer.cer(references, hypotheses),
+        utterances=sorted(utterances, key=lambda item: -item.wer),
+    )
