@@ -23,6 +23,7 @@ from keras_ds2.training.figures import (
     plot_learning_curves,
     plot_transcription,
 )
+from keras_ds2.training.time_estimate import TimeEstimate
 from keras_ds2.training.warmup_schedule import WarmupSchedule
 
 __version__ = "0.1.0"
@@ -41,6 +42,7 @@ __all__ = [
     "SequenceMask",
     "SpecAugment",
     "SymbolLogits",
+    "TimeEstimate",
     "WarmupSchedule",
     "WordErrorRate",
     "clipped_relu",

@@ -47,6 +47,7 @@ class WordErrorRate(_ErrorRate):
 
     Example:
 
+    >>> import keras_ds2
     >>> metric = keras_ds2.WordErrorRate()
     >>> metric.update_state(["hello big world"], ["hello world"])
     >>> round(float(metric.result()), 3)
@@ -66,6 +67,7 @@ class CharacterErrorRate(_ErrorRate):
 
     Example:
 
+    >>> import keras_ds2
     >>> metric = keras_ds2.CharacterErrorRate()
     >>> metric.update_state(["abcd"], ["abd"])
     >>> float(metric.result())

@@ -28,6 +28,7 @@ def output_length(length, window, stride, padding=0):
 
     Example:
 
+    >>> from keras_ds2.lengths import output_length
     >>> output_length(16000, window=400, stride=160)
     98
     >>> output_length(98, window=11, stride=2, padding=10)
@@ -51,6 +52,8 @@ def sequence_mask(length, max_length):
 
     Example:
 
+    >>> import numpy as np
+    >>> from keras_ds2.lengths import sequence_mask
     >>> sequence_mask(np.array([1, 3]), 3).numpy().astype(int)
     array([[1, 0, 0],
            [1, 1, 1]])
@@ -74,6 +77,8 @@ def zero_padding(inputs, length):
 
     Example:
 
+    >>> import numpy as np
+    >>> from keras_ds2.lengths import zero_padding
     >>> zero_padding(np.ones((2, 3)), np.array([1, 2])).numpy()
     array([[1., 0., 0.],
            [1., 1., 0.]])
@@ -99,6 +104,7 @@ def required_frames(labels):
 
     Example:
 
+    >>> from keras_ds2.lengths import required_frames
     >>> required_frames("hello")
     6
     """
@@ -121,6 +127,8 @@ def is_feasible(labels, label_length, logit_length):
 
     Example:
 
+    >>> import numpy as np
+    >>> from keras_ds2.lengths import is_feasible
     >>> labels = np.array([[1, 1, 2], [1, 2, 3]])
     >>> is_feasible(labels, np.array([3, 3]), np.array([3, 3])).numpy()
     array([False,  True])

@@ -13,6 +13,7 @@ from keras_ds2.data.corpus import (
 )
 from keras_ds2.data.dataset import SpeechDataset
 from keras_ds2.data.durations import add_durations
+from keras_ds2.data.prepare import prepare_dataset
 
 __all__ = [
     "CorpusError",
@@ -22,6 +23,7 @@ __all__ = [
     "add_durations",
     "check_utterances",
     "describe_rejected",
+    "prepare_dataset",
     "read_librispeech",
     "read_manifest",
 ]

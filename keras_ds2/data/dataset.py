@@ -1,5 +1,6 @@
 """Utterances in, batches out: composed once by length, decoded on the way."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -98,6 +99,11 @@ class SpeechDataset:
         generator = np.random.default_rng((self.seed, pass_index))
         return generator.permutation(len(self))
 
+    def batch_at(self, step: int) -> list[Utterance]:
+        """Returns the batch that training sees at one step, from 0 on."""
+        pass_index, position = divmod(step, len(self))
+        return self.batches[self.order(pass_index)[position]]
+
     def one_pass(self) -> tf.data.Dataset:
         """Reads every batch once, from the shortest to the longest."""
         return self._read(lambda: iter(self.batches), len(self))
@@ -114,15 +120,10 @@ class SpeechDataset:
         Returns:
             `tf.data.Dataset` for `fit(..., steps_per_epoch=...)`.
         """
-
-        def batches() -> Iterator[list[Utterance]]:
-            pass_index, start = divmod(first_batch(), len(self))
-            while True:
-                for number in self.order(pass_index)[start:]:
-                    yield self.batches[number]
-                pass_index, start = pass_index + 1, 0
-
-        return self._read(batches, tf.data.INFINITE_CARDINALITY)
+        return self._read(
+            lambda: map(self.batch_at, itertools.count(first_batch())),
+            tf.data.INFINITE_CARDINALITY,
+        )
 
     def _read(self, batches, cardinality) -> tf.data.Dataset:
         from keras_ds2.tokenizer import CharacterTokenizer

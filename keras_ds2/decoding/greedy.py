@@ -22,9 +22,11 @@ def greedy_decode(logits, logit_length, blank_index=0):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> symbols = np.array([[1, 1, 0, 1, 2, 2]])
     >>> logits = np.eye(3, dtype="float32")[symbols]
-    >>> greedy_decode(logits, np.array([5])).numpy()
+    >>> keras_ds2.greedy_decode(logits, np.array([5])).numpy()
     array([[ 1,  1,  2, -1, -1, -1]], dtype=int32)
     """
     decoded, _ = ops.ctc_decode(

@@ -19,7 +19,9 @@ def clipped_relu(inputs):
 
     Example:
 
-    >>> clipped_relu(np.array([-1.0, 5.0, 30.0])).numpy()
+    >>> import numpy as np
+    >>> import keras_ds2
+    >>> keras_ds2.clipped_relu(np.array([-1.0, 5.0, 30.0])).numpy()
     array([ 0.,  5., 20.], dtype=float32)
     """
     return keras.activations.relu(

@@ -51,6 +51,8 @@ class CTCLayer(keras.layers.Layer):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> ctc = keras_ds2.CTCLayer()
     >>> loss = ctc.loss(
     ...     labels=np.array([[1, 2], [1, 0]]),

@@ -104,6 +104,8 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> layer = keras_ds2.LogMelSpectrogram()
     >>> audio = np.random.default_rng(0).normal(size=(2, 16000)) * 0.1
     >>> layer.adapt([{"audio": audio, "audio_length": np.array([16000, 800])}])

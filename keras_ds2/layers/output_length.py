@@ -22,6 +22,8 @@ class OutputLength(keras.layers.Layer):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> keras_ds2.OutputLength(400, 160)(np.array([16000, 399])).numpy()
     array([98,  0], dtype=int32)
     """

@@ -42,6 +42,8 @@ class RowConvolution(keras.layers.Layer):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> layer = keras_ds2.RowConvolution(3, kernel_initializer="ones")
     >>> layer(np.array([[[1.0], [2.0], [3.0], [4.0]]])).numpy().ravel()
     array([6., 9., 7., 4.], dtype=float32)

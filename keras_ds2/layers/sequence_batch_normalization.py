@@ -41,6 +41,8 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> layer = keras_ds2.SequenceBatchNormalization(epsilon=0.0)
     >>> frames = np.array([[[1.0], [3.0], [999.0]]])
     >>> layer(frames, np.array([2]), training=True).numpy().ravel()

@@ -40,6 +40,8 @@ class SequenceConv2D(keras.layers.Conv2D):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> layer = keras_ds2.SequenceConv2D(32, (11, 41), strides=(2, 2))
     >>> layer(np.zeros((1, 99, 80, 1)), np.array([60])).shape
     TensorShape([1, 50, 40, 32])

@@ -19,6 +19,8 @@ class SequenceMask(keras.layers.Layer):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> mask = keras_ds2.SequenceMask()
     >>> mask(np.zeros((2, 3, 8)), np.array([1, 3])).numpy().astype(int)
     array([[1, 0, 0],

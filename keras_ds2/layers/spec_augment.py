@@ -42,6 +42,8 @@ class SpecAugment(keras.layers.Layer):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> layer = keras_ds2.SpecAugment(seed=0)
     >>> frames = np.ones((1, 100, 80))
     >>> bool(np.all(layer(frames, training=True) == frames))

@@ -31,6 +31,8 @@ class SymbolLogits(keras.layers.Dense):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> keras_ds2.SymbolLogits(4)(np.ones((1, 1, 2)))[0, 0, 2:].numpy()
     array([-10000., -10000.], dtype=float32)
     """

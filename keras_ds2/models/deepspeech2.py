@@ -95,6 +95,8 @@ class DeepSpeech2(SpeechRecognizer):
 
     Example:
 
+    >>> import numpy as np
+    >>> import keras_ds2
     >>> model = keras_ds2.DeepSpeech2()
     >>> outputs = model({
     ...     "audio": np.zeros((2, 16000), "float32"),

@@ -32,6 +32,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     Example:
 
+    >>> import keras_ds2
     >>> schedule = keras_ds2.WarmupSchedule()
     >>> round(float(schedule(10_000)), 8)
     0.000625
