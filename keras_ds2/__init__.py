@@ -7,6 +7,7 @@ from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
 from keras_ds2.layers.clipped_relu import clipped_relu
 from keras_ds2.layers.ctc_layer import CTCLayer
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
+from keras_ds2.layers.lstm import LSTM
 from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.layers.row_convolution import RowConvolution
 from keras_ds2.layers.sequence_batch_normalization import (
@@ -34,6 +35,7 @@ __all__ = [
     "CharacterErrorRate",
     "CharacterTokenizer",
     "DeepSpeech2",
+    "LSTM",
     "LogMelSpectrogram",
     "OutputLength",
     "RowConvolution",

@@ -137,7 +137,7 @@ def is_feasible(labels, label_length, logit_length):
     label_length = ops.cast(label_length, "int32")
     repeats = ops.logical_and(
         labels[:, 1:] == labels[:, :-1],
-        sequence_mask(label_length - 1, ops.shape(labels)[1] - 1),
+        sequence_mask(label_length, ops.shape(labels)[1])[:, 1:],
     )
     required = label_length + ops.sum(ops.cast(repeats, "int32"), axis=1)
     return required <= ops.cast(logit_length, "int32")

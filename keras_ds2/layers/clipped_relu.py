@@ -22,7 +22,7 @@ def clipped_relu(inputs):
     >>> import numpy as np
     >>> import keras_ds2
     >>> keras_ds2.clipped_relu(np.array([-1.0, 5.0, 30.0])).numpy()
-    array([ 0.,  5., 20.], dtype=float32)
+    array([ 0.,  5., 20.])
     """
     return keras.activations.relu(
         keras.ops.convert_to_tensor(inputs), max_value=20.0

@@ -69,6 +69,7 @@ class CTCLayer(keras.layers.Layer):
         # The fast operation has no XLA kernel: `jit_compile="auto"` must
         # leave alone a model that holds this layer.
         self.supports_jit = False
+        self.supports_masking = True
         if blank_index < 0:
             raise ValueError(
                 "`blank_index` must not be negative. Received: "
@@ -94,7 +95,10 @@ class CTCLayer(keras.layers.Layer):
         labels = ops.cast(labels, "int32")
         label_length = ops.cast(label_length, "int32")
         logit_length = ops.cast(logit_length, "int32")
-        logits = lengths.zero_padding(ops.cast(logits, "float32"), logit_length)
+        logits = ops.pad(  # at least one frame
+            lengths.zero_padding(ops.cast(logits, "float32"), logit_length),
+            [[0, 0], [0, 1], [0, 0]],
+        )
         feasible = lengths.is_feasible(labels, label_length, logit_length)
         if self.on_infeasible == "error":
             feasible = _assert_all(feasible)
@@ -169,6 +173,10 @@ def _sparse_ctc_loss(labels, label_length, logits, logit_length, blank_index):
     """
     import tensorflow as tf
 
+    # The operation's softmax underflows to log(0): no symbol counts as less
+    # probable than exp(-80) of the best one. The gradient is not bounded.
+    floor = tf.reduce_max(logits, axis=-1, keepdims=True) - 80.0
+    logits = tf.grad_pass_through(lambda x: tf.maximum(x, floor))(logits)
     mask = tf.sequence_mask(label_length, tf.shape(labels)[1])
     values = tf.boolean_mask(labels, mask)
     before, blank, after = tf.split(

@@ -203,7 +203,10 @@ class LogMelSpectrogram(keras.layers.Layer):
         frames = ops.extract_sequences(
             audio, self.sequence_length, self.sequence_stride
         )  # (batch, frames, sequence_length)
-        real, imaginary = ops.rfft(frames * self._taper, self.fft_length)
+        # `rfft` would do this itself, but not where there is no frame at all.
+        zeros = self.fft_length - self.sequence_length
+        frames = ops.pad(frames * self._taper, [[0, 0], [0, 0], [0, zeros]])
+        real, imaginary = ops.rfft(frames, self.fft_length)
         power = ops.square(real) + ops.square(imaginary)
         mel = ops.matmul(power, self._filters)
         return ops.log(ops.maximum(mel, self.min_power))

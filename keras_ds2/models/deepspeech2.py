@@ -7,6 +7,7 @@ import keras
 
 from keras_ds2.layers.clipped_relu import clipped_relu
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
+from keras_ds2.layers.lstm import LSTM
 from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.layers.row_convolution import RowConvolution
 from keras_ds2.layers.sequence_batch_normalization import (
@@ -249,7 +250,7 @@ class DeepSpeech2(SpeechRecognizer):
 def recurrent_layer(rnn_type, units, merge_mode=None, dtype=None, name=None):
     """Makes one recurrent layer, of two directions if `merge_mode` is given."""
     layers = {
-        "lstm": keras.layers.LSTM,
+        "lstm": LSTM,
         "gru": keras.layers.GRU,
         "simple": functools.partial(
             keras.layers.SimpleRNN, activation=clipped_relu

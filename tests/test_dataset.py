@@ -1,0 +1,183 @@
+"""Oracles: the documented schema, the files themselves, and the endless
+stream from 0 as the truth of every stream that begins later."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+import keras_ds2
+from keras_ds2.data import SpeechDataset, Utterance
+
+DATA = pathlib.Path(__file__).parent / "data" / "LibriSpeech"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    rows = keras_ds2.data.read_librispeech(DATA, ["train-clips", "dev-clips"])
+    rows, _ = keras_ds2.data.add_durations(
+        rows, cache_dir=tmp_path_factory.mktemp("cache"), progress=False
+    )
+    return rows
+
+
+@pytest.fixture
+def beeps(tmp_path):
+    """Makes files of the given seconds, at 8 kHz."""
+
+    def make(*seconds):
+        rows = []
+        for i, duration in enumerate(seconds):
+            path = str(tmp_path / f"{i}.wav")
+            samples = np.full(round(8000 * duration), 0.25)
+            soundfile.write(path, samples, 8000)
+            rows.append(Utterance(path, "go" + "o" * i, duration))
+        return rows
+
+    return make
+
+
+def fingerprints(dataset, count):
+    """The lengths of each batch, which name its members."""
+    return [
+        tuple(y["label_length"].numpy().tolist())
+        for _, y in dataset.take(count)
+    ]
+
+
+def test_schema_and_content(rows):
+    dataset = SpeechDataset(rows, 3)
+    tokenizer = keras_ds2.CharacterTokenizer()
+    batches = list(dataset.one_pass())
+    assert [len(x["audio"]) for x, _ in batches] == [3, 3, 2]
+    by_length = sorted(rows, key=lambda row: row.duration)
+    assert [row for batch in dataset.batches for row in batch] == by_length
+    remaining = iter(by_length)
+    for x, y in batches:
+        assert set(x) == {"audio", "audio_length"}
+        assert set(y) == {"labels", "label_length"}
+        assert x["audio"].dtype == tf.float32
+        for length in (x["audio_length"], y["labels"], y["label_length"]):
+            assert length.dtype == tf.int32
+        assert x["audio"].shape[1] == max(x["audio_length"].numpy())
+        assert y["labels"].shape[1] == max(y["label_length"].numpy())
+        for audio, audio_length, labels, label_length in zip(
+            x["audio"].numpy(),
+            x["audio_length"].numpy(),
+            y["labels"].numpy(),
+            y["label_length"].numpy(),
+            strict=True,
+        ):
+            row = next(remaining)
+            np.testing.assert_array_equal(
+                audio[:audio_length], keras_ds2.load_audio(row.audio)
+            )
+            assert not np.any(audio[audio_length:])
+            expected = tokenizer.tokenize(row.text).numpy()
+            np.testing.assert_array_equal(labels[:label_length], expected)
+            assert np.all(labels[label_length:] == 29)
+    assert next(remaining, None) is None
+
+
+def test_static_shapes_and_cardinality(rows):
+    dataset = SpeechDataset(rows, 3)
+    assert len(dataset) == 3
+    one_pass, stream = dataset.one_pass(), dataset.stream()
+    assert one_pass.cardinality() == 3
+    assert stream.cardinality() == tf.data.INFINITE_CARDINALITY
+    x, y = stream.element_spec
+    assert x["audio"].shape.as_list() == [None, None]
+    assert y["labels"].shape.as_list() == [None, None]
+    assert x["audio_length"].shape.as_list() == [None]
+    assert y["label_length"].shape.as_list() == [None]
+    # Twice the same: an iteration uses nothing up.
+    assert fingerprints(one_pass, 9) == fingerprints(one_pass, 9)
+
+
+def test_every_pass_has_every_batch_once(beeps):
+    dataset = SpeechDataset(beeps(*np.linspace(0.9, 0.1, 9)), 2)
+    batches = fingerprints(dataset.stream(), 4 * len(dataset))
+    passes = [tuple(batches[i : i + 5]) for i in range(0, 20, 5)]
+    # "goooooooooo" is the shortest; the odd one out is the longest.
+    assert passes[0] == ((10, 9), (8, 7), (6, 5), (4, 3), (2,))
+    assert all(sorted(row) == sorted(passes[0]) for row in passes)
+    assert len(set(passes)) == 4
+
+
+def test_order_is_a_function_of_seed_and_pass(beeps):
+    rows = beeps(*np.linspace(0.1, 0.2, 12))
+    orders = {
+        (seed, number): tuple(SpeechDataset(rows, 1, seed=seed).order(number))
+        for seed in (0, 1)
+        for number in (0, 1, 2)
+    }
+    assert orders[0, 0] == orders[1, 0] == tuple(range(12))
+    shuffled = {key: order for key, order in orders.items() if key[1]}
+    assert len(set(shuffled.values())) == 4
+    again = SpeechDataset(rows[::-1], 1, seed=1)
+    # Asked for in another order, and of files listed in another order.
+    assert tuple(again.order(2)) == orders[1, 2]
+    assert tuple(again.order(1)) == orders[1, 1]
+    assert again.batches == SpeechDataset(rows, 1).batches
+
+
+@pytest.mark.parametrize("first", [1, 4, 5, 7, 11])
+def test_stream_goes_on_where_another_stopped(first, beeps):
+    dataset = SpeechDataset(beeps(*np.linspace(0.1, 0.2, 5)), 1, seed=3)
+    expected = fingerprints(dataset.stream(), first + 8)
+    position = {"first": None}
+    stream = dataset.stream(first_batch=lambda: position["first"])
+    position["first"] = first  # Asked only when reading begins.
+    assert fingerprints(stream, 8) == expected[first:]
+
+
+def test_equal_durations_are_ordered_by_name(beeps):
+    rows = beeps(0.1, 0.1, 0.1)
+    for shuffled in (rows, rows[::-1]):
+        assert SpeechDataset(shuffled, 2).batches == [rows[:2], rows[2:]]
+
+
+def test_padding_efficiency(beeps):
+    rows = beeps(1.0, 4.0, 3.0, 2.0, 5.0)
+    # (1 + 2) of 2 * 2, (3 + 4) of 2 * 4, 5 of 5.
+    dataset = SpeechDataset(rows, 2)
+    assert dataset.padding_efficiency == pytest.approx(15 / (4 + 8 + 5))
+    assert dataset.duration == 15.0
+    assert SpeechDataset(rows, 1).padding_efficiency == 1.0
+
+
+def test_resamples_to_its_own_rate(beeps):
+    [(x, _)] = SpeechDataset(beeps(0.5), 1, sampling_rate=16000).one_pass()
+    assert x["audio_length"].numpy().tolist() == [8000]
+    np.testing.assert_allclose(x["audio"][0, 2000:6000], 0.25, atol=1e-3)
+    [(x, _)] = SpeechDataset(beeps(0.5), 1, sampling_rate=8000).one_pass()
+    assert x["audio_length"].numpy().tolist() == [4000]
+
+
+def test_alphabet_and_empty_transcripts(beeps):
+    rows = [row._replace(text=t) for row, t in zip(beeps(0.1, 0.2), ("", "oé"))]
+    [(_, y)] = SpeechDataset(rows, 2, alphabet="éo").one_pass()
+    assert y["labels"].numpy().tolist() == [[3, 3], [2, 1]]
+    assert y["label_length"].numpy().tolist() == [0, 2]
+
+
+def test_a_file_broken_after_indexing_is_named(beeps):
+    rows = beeps(0.1, 0.2, 0.3)
+    pathlib.Path(rows[1].audio).write_bytes(b"no audio")
+    batches = iter(SpeechDataset(rows, 1).one_pass())
+    with pytest.raises(Exception, match="1.wav' cannot be read"):
+        list(batches)
+
+
+def test_invalid_arguments(beeps):
+    rows = beeps(0.1, 0.2)
+    with pytest.raises(ValueError, match="needs utterances.*0 utterances"):
+        SpeechDataset([], 2)
+    with pytest.raises(ValueError, match="positive `batch_size`.*batch_size=0"):
+        SpeechDataset(rows, 0)
+    missing = Utterance("late.wav", "go")
+    for bad in (missing, missing._replace(duration=0.0)):
+        with pytest.raises(ValueError, match="late.wav has no duration.*add_d"):
+            SpeechDataset([*rows, bad], 2)

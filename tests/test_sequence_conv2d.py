@@ -1,0 +1,90 @@
+"""Oracle: the sum over the window, written out, between explicit zeros."""
+
+import helpers
+import numpy as np
+import pytest
+
+from keras_ds2 import SequenceConv2D
+
+NUM_FRAMES = np.array([9, 6, 1])
+
+
+@pytest.fixture
+def frames():
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(3, 9, 7, 2)).astype("float32")
+
+
+def reference(frames, kernel, bias, strides):
+    """One utterance, `(frames, frequencies, channels)`, without padding."""
+    height, width, _, filters = kernel.shape
+    above, left = (height - 1) // 2, (width - 1) // 2
+    padded = np.pad(frames, ((above, above), (left, left), (0, 0)))
+    times = range(0, len(frames), strides[0])
+    frequencies = range(0, frames.shape[1], strides[1])
+    outputs = np.zeros((len(times), len(frequencies), filters))
+    for i, t in enumerate(times):
+        for j, f in enumerate(frequencies):
+            window = padded[t : t + height, f : f + width]
+            outputs[i, j] = np.einsum("tfc,tfcn->n", window, kernel) + bias
+    return outputs
+
+
+def layer_for(kernel_size, strides):
+    layer = SequenceConv2D(3, kernel_size, strides=strides)
+    layer.build((None, None, 7, 2))
+    generator = np.random.default_rng(1)
+    layer.set_weights([generator.normal(size=w.shape) for w in layer.weights])
+    return layer
+
+
+def test_basics(frames):
+    helpers.check_layer(
+        SequenceConv2D,
+        {"filters": 4, "kernel_size": (3, 5), "strides": (2, 3)},
+        (frames, NUM_FRAMES.astype("int32")),
+        (3, 5, 3, 4),
+        num_trainable_weights=2,
+    )
+
+
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 5), (5, 3), (11, 9)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 1), (1, 2), (2, 3), (3, 2)])
+def test_formula(frames, kernel_size, strides):
+    layer = layer_for(kernel_size, strides)
+    outputs = np.array(layer(frames, NUM_FRAMES))
+    assert outputs.shape == layer.compute_output_shape(frames.shape)
+    for output, row, length in zip(outputs, frames, NUM_FRAMES, strict=True):
+        expected = reference(row[:length], *layer.get_weights(), strides)
+        assert len(expected) == layer.compute_length(int(length))
+        np.testing.assert_allclose(
+            output[: len(expected)], expected, atol=helpers.ROUNDING
+        )
+
+
+def test_an_impulse_is_answered_around_it():
+    layer = SequenceConv2D(1, (3, 3), kernel_initializer="ones")
+    frames = np.zeros((1, 7, 7, 1), "float32")
+    frames[0, 3, 2] = 1
+    outputs = np.array(layer(frames))[0, :, :, 0]
+    expected = np.zeros((7, 7))
+    expected[2:5, 1:4] = 1
+    np.testing.assert_array_equal(outputs, expected)
+
+
+# Both parities: TensorFlow's "same" moves the window with the padded length.
+@pytest.mark.parametrize("amount", [*helpers.PAD_AMOUNTS, 2])
+@pytest.mark.parametrize("garbage", helpers.ANY_GARBAGE)
+@pytest.mark.parametrize("strides", [(2, 2), (1, 1)])
+def test_padding_changes_nothing(frames, strides, amount, garbage):
+    layer = layer_for((5, 3), strides)
+    after = -(-NUM_FRAMES // strides[0])
+    arguments = (layer, frames, NUM_FRAMES, amount, garbage, after)
+    helpers.assert_padding_invariant(*arguments, zero_beyond=False)
+    helpers.assert_training_padding_invariant(*arguments)
+
+
+@pytest.mark.parametrize("kernel_size", [4, (4, 3), (3, 4)])
+def test_even_kernels_have_no_middle(kernel_size):
+    with pytest.raises(ValueError, match="`kernel_size` must be odd"):
+        SequenceConv2D(1, kernel_size)
