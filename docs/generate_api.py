@@ -1,6 +1,6 @@
 """Writes docs/api.md from the docstrings of every public name.
 
-    python docs/generate_api.py
+python docs/generate_api.py
 """
 
 import inspect

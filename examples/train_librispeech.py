@@ -178,12 +178,14 @@ def train(args):
     )
 
     def stop_at_wer(epoch, logs):
-        model.stop_training = logs["val_wer"] < args.stop_at_wer
+        if logs["val_wer"] < args.stop_at_wer:
+            model.stop_training = True
 
     os.makedirs(args.run, exist_ok=True)
     model.fit(
         # Resumed, it goes on with the batch at which it was stopped.
         train_set.stream(first_batch=lambda: int(model.optimizer.iterations)),
+        shuffle=False,  # the stream has its own order
         steps_per_epoch=steps_per_epoch,
         epochs=-(-num_steps // steps_per_epoch),
         validation_data=validation_set.one_pass(),
@@ -198,6 +200,7 @@ def train(args):
                 save_best_only=True,
             ),  # fmt: skip
             keras.callbacks.LambdaCallback(on_epoch_end=stop_at_wer),
+            keras.callbacks.TerminateOnNaN(),
             keras_ds2.TimeEstimate(train_set, num_steps),
         ],
     )

@@ -19,7 +19,6 @@ class _ErrorRate(keras.metrics.Metric):
     def update_state(self, references, hypotheses, sample_weight=None):
         """Counts a batch: two string tensors of shape `(batch,)`."""
         references, hypotheses = map(self._split, (references, hypotheses))
-        # The operation wants one dense shape for both.
         edits = tf.edit_distance(
             hypotheses.to_sparse(), references.to_sparse(), normalize=False
         )

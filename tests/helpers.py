@@ -68,10 +68,8 @@ def _check_config(cls, init_kwargs):
     assert type(revived) is cls
     assert revived.get_config() == layer.get_config()
     for name, value in init_kwargs.items():
-        if isinstance(value, (str, int, float, bool)):
-            attribute = getattr(revived, name)
-            assert attribute == getattr(layer, name)
-            assert not isinstance(attribute, (int, float)) or attribute == value
+        if isinstance(value, (str, int, float)):
+            assert getattr(revived, name) == value
     return revived
 
 
@@ -126,9 +124,7 @@ def _check_fit(layer, inputs):
     model.compile("sgd", "mse", jit_compile=False)
     target = np.zeros((*np.shape(body(list(inputs)))[:-1], 1), "float32")
     before = [np.array(w) for w in layer.trainable_weights]
-    history = model.fit(
-        list(inputs), target, batch_size=len(target), verbose=0
-    )
+    history = model.fit(list(inputs), target, batch_size=len(target), verbose=0)
     assert np.isfinite(history.history["loss"][0])
     for old, weight in zip(before, layer.trainable_weights, strict=True):
         assert np.any(old != np.array(weight)), weight.path

@@ -147,9 +147,8 @@ def test_reference_size_and_graph():
     assert model.count_params() == sum(counts.values()) == 11_577_376
     dropped = [x.rate for x in model.layers if "dropout" in x.name]
     assert dropped == [0.1] * 6
-    assert all(
-        x.units == 512 for x in model.layers if type(x).__name__ == "LSTM"
-    )
+    recurrent = [x for x in model.layers if isinstance(x, keras.layers.LSTM)]
+    assert [x.units for x in recurrent] == [512] * 5
 
 
 @pytest.mark.parametrize(
@@ -306,11 +305,19 @@ def test_company_and_padding_change_no_logit(
             )
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("batch_normalization", [False, True])
+@pytest.mark.parametrize(
+    "bidirectional, batch_normalization",
+    [
+        (True, True),
+        (False, False),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        pytest.param(True, False, marks=pytest.mark.slow),
+    ],
+)
 def test_padding_changes_nothing_in_training(
     bidirectional, batch_normalization, clips
 ):
+    clips = [clip[: len(clip) // 2] for clip in clips]
     model = small_model(
         bidirectional=bidirectional, batch_normalization=batch_normalization
     )
@@ -330,7 +337,7 @@ def test_padding_changes_nothing_in_training(
 
     expected, expected_moving = step(0, 0.0, 0)
     assert all(np.any(gradient) for gradient in expected)
-    for frames in (7, 301):
+    for frames in (7, 150):
         results, moving = step(160 * frames, 0.0, num_columns=frames)
         garbage, _ = step(160 * frames, np.nan, num_columns=1)
         # What stands in the padding changes not a bit, its amount the order
@@ -399,6 +406,17 @@ def test_reserved_symbols_are_never_decoded(clips):
     assert not np.isin(outputs["logits"].argmax(-1), (29, 30)).any()
     assert np.all(outputs["logits"][:, :, 29:] <= -1e4)
     assert np.all(outputs["logits"][:, :, :29] > -1e3)
+
+
+def test_transcripts_are_in_the_alphabet_of_the_model(clips):
+    model = small_model(alphabet="zyx")
+    bias = np.zeros(6)
+    bias[2] = 100.0  # symbol 0 is the blank, 2 the second letter
+    model.get_layer("logits").bias.assign(bias)
+    assert model.transcribe(clips) == ["y", "y", "y"]
+    y = labels_of(["y", "x", "yy"], "zyx")
+    model.compute_metrics(None, y, model(padded(clips)))
+    assert float(model.character_errors.result()) == 2 / 4
 
 
 def test_predict_needs_no_labels(clips):
@@ -548,15 +566,15 @@ def test_transcripts_survive_sixteen_bits(dtype, trained, rows):
 def test_transcribes_other_rates_and_channels(trained, rows, tmp_path):
     import soxr
 
-    samples = keras_ds2.load_audio(rows[0].audio)
-    [expected] = trained.transcribe([samples])
+    [row] = [row for row in rows if row.text == LEARNED[0]]
+    samples = keras_ds2.load_audio(row.audio)
     stereo = soxr.resample(samples, 16000, 44100)
-    stereo = np.stack([stereo * 1.5, stereo * 0.5], axis=1) / 2
-    soundfile.write(tmp_path / "a.wav", 2 * stereo, 44100, "FLOAT")
+    stereo = np.stack([stereo * 1.5, stereo * 0.5], axis=1)
+    soundfile.write(tmp_path / "a.wav", stereo, 44100, "FLOAT")
     narrow = soxr.resample(samples, 16000, 8000)
     soundfile.write(tmp_path / "b.wav", narrow, 8000, "FLOAT")
     wide, narrow = trained.transcribe([tmp_path / "a.wav", tmp_path / "b.wav"])
-    assert jiwer.cer(expected, wide) < 0.1
+    assert jiwer.cer(LEARNED[0], wide) < 0.2
     # 8 kHz lacks the upper half of the bins, yet is not taken for 16 kHz:
     # read at the wrong rate it would have half the frames.
     frames = trained.logit_length(len(samples))

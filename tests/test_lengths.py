@@ -31,8 +31,8 @@ def test_output_length_with_full_padding_is_ceil():
 
 
 def test_output_length_keeps_the_type():
-    expected = [0, 1, 98]
-    values = [399, 400, 16000]
+    expected = [0, 0, 1, 98]
+    values = [0, 399, 400, 16000]
     integers = [lengths.output_length(n, 400, 160) for n in values]
     assert integers == expected
     assert {type(n) for n in integers} == {int}
@@ -40,7 +40,7 @@ def test_output_length_keeps_the_type():
     assert isinstance(array, np.ndarray)
     assert array.dtype == "int32"
     assert array.tolist() == expected
-    scalar = lengths.output_length(np.int64(399), 400, 160)
+    scalar = lengths.output_length(np.int64(0), 400, 160)
     assert isinstance(scalar, np.integer)
     assert scalar == 0
     tensor = lengths.output_length(tf.constant(values), 400, 160)

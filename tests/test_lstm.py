@@ -37,11 +37,11 @@ def make_pair(**kwargs):
     return pair
 
 
-def outputs_and_gradients(layer, inputs, mask, **kwargs):
+def outputs_and_gradients(layer, inputs, mask, training=True, **kwargs):
     inputs = tf.constant(inputs)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        outputs = layer(inputs, mask=mask, **kwargs)
+        outputs = layer(inputs, mask=mask, training=training, **kwargs)
         # Every output counts, each with its own weight.
         loss = sum(
             tf.reduce_sum(tf.sin(tf.cast(output, tf.float32) + i))
@@ -94,13 +94,16 @@ def test_reference():
     ids=lambda kwargs: "+".join(kwargs) or "last",
 )
 @pytest.mark.parametrize("masked", [False, True])
-def test_equals_keras_in_value_and_gradient(kwargs, masked):
+@pytest.mark.parametrize("training", [False, True])
+def test_equals_keras_in_value_and_gradient(kwargs, masked, training):
     ours, keras_layer = make_pair(**kwargs)
     assert ours._can_use_fast_loop()
     mask = make_mask() if masked else None
     state = [0.1 * make_inputs(3, 5, 1)[:, :, 0], make_inputs(3, 5, 2)[:, :, 1]]
     for initial_state in (None, state):
-        call = {"initial_state": initial_state} if initial_state else {}
+        call = {"training": training}
+        if initial_state:
+            call["initial_state"] = initial_state
         for actual, expected in zip(
             outputs_and_gradients(ours, make_inputs(), mask, **call),
             outputs_and_gradients(keras_layer, make_inputs(), mask, **call),
@@ -120,7 +123,10 @@ def test_gradient_of_the_initial_state():
         with tf.GradientTape() as tape:
             tape.watch(state)
             outputs = layer(
-                make_inputs(), mask=make_mask(), initial_state=state
+                make_inputs(),
+                mask=make_mask(),
+                initial_state=state,
+                training=True,
             )
             loss = tf.reduce_sum(outputs * tf.range(5, dtype=tf.float32))
         gradients.append(tape.gradient(loss, state))
@@ -153,7 +159,7 @@ def test_property_padding_changes_nothing(amount, garbage):
     def state(inputs):
         mask = make_mask(frames=inputs.shape[1])
         with tf.GradientTape() as tape:
-            outputs = layer(inputs, mask=mask)[:, :7]
+            outputs = layer(inputs, mask=mask, training=True)[:, :7]
             loss = tf.reduce_sum(tf.sin(outputs[mask[:, :7]]))
         weights = [weight.value for weight in layer.trainable_variables]
         return [outputs[mask[:, :7]], *tape.gradient(loss, weights)]

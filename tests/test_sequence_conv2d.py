@@ -88,3 +88,17 @@ def test_padding_changes_nothing(frames, strides, amount, garbage):
 def test_even_kernels_have_no_middle(kernel_size):
     with pytest.raises(ValueError, match="`kernel_size` must be odd"):
         SequenceConv2D(1, kernel_size)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {"padding": "same"},
+        {"dilation_rate": 2},
+        {"data_format": "channels_first"},
+    ],
+    ids=str,
+)
+def test_what_would_break_lengths_is_refused(argument):
+    with pytest.raises(ValueError, match="cannot be chosen"):
+        SequenceConv2D(1, (3, 3), **argument)

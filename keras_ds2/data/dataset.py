@@ -47,6 +47,21 @@ class SpeechDataset:
 
     Reference:
         Amodei et al., 2016 (arXiv:1512.02595), section 3.3 (SortaGrad).
+
+    Example:
+
+    >>> import keras_ds2
+    >>> rows, _ = keras_ds2.data.add_durations(
+    ...     keras_ds2.data.read_librispeech(
+    ...         "tests/data/LibriSpeech", "train-clips"
+    ...     )
+    ... )
+    >>> dataset = keras_ds2.data.SpeechDataset(rows, batch_size=4)
+    >>> [len(batch) for batch in dataset.batches]
+    [4, 2]
+    >>> inputs, targets = next(iter(dataset.one_pass()))
+    >>> inputs["audio"].shape, targets["labels"].shape
+    (TensorShape([4, 59600]), TensorShape([4, 62]))
     """
 
     def __init__(

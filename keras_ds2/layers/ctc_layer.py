@@ -22,6 +22,9 @@ class CTCLayer(keras.layers.Layer):
       `-sum(log p(blank))`.
     - Logits are read as float32 under every dtype policy, and never beyond
       `logit_length`.
+    - A hopeless transcript has a finite loss: on TensorFlow no symbol of a
+      non-empty transcript counts as less than exp(-80) times as probable as
+      the best one of its frame. Such a symbol still gets its gradient.
 
     There are two doors. `loss` is a pure function for a `compute_loss` of
     yours; it is what `keras_ds2.DeepSpeech2` uses. Calling the layer adds the
@@ -174,7 +177,7 @@ def _sparse_ctc_loss(labels, label_length, logits, logit_length, blank_index):
     import tensorflow as tf
 
     # The operation's softmax underflows to log(0): no symbol counts as less
-    # probable than exp(-80) of the best one. The gradient is not bounded.
+    # probable than exp(-80) of the best one. The gradient passes.
     floor = tf.reduce_max(logits, axis=-1, keepdims=True) - 80.0
     logits = tf.grad_pass_through(lambda x: tf.maximum(x, floor))(logits)
     mask = tf.sequence_mask(label_length, tf.shape(labels)[1])

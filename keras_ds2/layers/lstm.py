@@ -68,8 +68,11 @@ class LSTM(keras.layers.LSTM):
         projected = tf.transpose(projected, [1, 0, 2])
         if self.go_backwards:
             mask, projected = mask[::-1], projected[::-1]
-        h, c = (tf.cast(state, self.compute_dtype) for state in initial_state)
-        h_all, c = _run(projected, recurrent_kernel, h, c, mask)
+        h = tf.cast(initial_state[0], self.compute_dtype)
+        c = tf.cast(initial_state[1], "float32")
+        # Inference keeps no gates.
+        run = _run if training else _forward
+        h_all, c_all, *_ = run(projected, recurrent_kernel, h, c, mask)
         # As in Keras, an output before the first real frame is zero, whatever
         # the initial state.
         has_begun = tf.cumsum(tf.cast(mask, tf.int32)) > 0
@@ -77,7 +80,7 @@ class LSTM(keras.layers.LSTM):
         return (
             outputs[-1],
             tf.transpose(outputs, [1, 0, 2]),
-            [h_all[-1], tf.cast(c, self.compute_dtype)],
+            [h_all[-1], tf.cast(c_all[-1], self.compute_dtype)],
         )
 
     def _can_use_fast_loop(self):
@@ -92,17 +95,15 @@ class LSTM(keras.layers.LSTM):
         )
 
 
-@tf.custom_gradient
-def _run(projected, recurrent_kernel, h_0, c_0, mask):
+def _forward(projected, recurrent_kernel, h_0, c_0, mask):
     """Runs over time, the first axis of `projected` and `mask`.
 
-    Returns the states `h`, `(frames, batch, units)`, and the last `c`.
+    Returns the states `h` and `c`, each `(frames, batch, units)`, and the
+    gates, `(frames, batch, 4 * units)`.
     """
     dtype = projected.dtype
     frames = tf.shape(projected)[0]
-    projected_array = _unstack(projected)
-    mask_array = _unstack(mask)
-    c_0 = tf.cast(c_0, tf.float32)
+    projected_array, mask_array = _unstack(projected), _unstack(mask)
 
     def step(t, h, c, h_array, c_array, gate_array):
         z = projected_array.read(t) + tf.matmul(h, recurrent_kernel)
@@ -122,7 +123,7 @@ def _run(projected, recurrent_kernel, h_0, c_0, mask):
             gate_array.write(t, gates),
         )
 
-    _, _, c_last, h_array, c_array, gate_array = tf.while_loop(
+    *_, h_array, c_array, gate_array = tf.while_loop(
         lambda t, *_: t < frames,
         step,
         (
@@ -135,12 +136,23 @@ def _run(projected, recurrent_kernel, h_0, c_0, mask):
         ),
         maximum_iterations=frames,
     )
-    h_all, c_all, gates_all = (
-        array.stack() for array in (h_array, c_array, gate_array)
-    )
+    return h_array.stack(), c_array.stack(), gate_array.stack()
 
-    def gradient(d_h_all, d_c_last):
-        d_h_array = _unstack(d_h_all)
+
+@tf.custom_gradient
+def _run(projected, recurrent_kernel, h_0, c_0, mask):
+    """`_forward` without the gates, with a gradient of its own."""
+    h_all, c_all, gates_all = _forward(
+        projected, recurrent_kernel, h_0, c_0, mask
+    )
+    dtype = projected.dtype
+
+    def gradient(d_h_all, d_c_all):
+        frames = tf.shape(projected)[0]
+        # Unstacked again: a SavedModel cannot hold a gradient that captures
+        # a tensor array.
+        mask_array = _unstack(mask)
+        d_h_array, d_c_array = _unstack(d_h_all), _unstack(d_c_all)
         gate_array, c_array = _unstack(gates_all), _unstack(c_all)
         c_before = _unstack(tf.concat([c_0[None], c_all[:-1]], axis=0))
 
@@ -151,6 +163,7 @@ def _run(projected, recurrent_kernel, h_0, c_0, mask):
             is_real = mask_array.read(t)
             d_h += tf.cast(d_h_array.read(t), tf.float32)
             tanh_c = tf.tanh(c_array.read(t))
+            d_c += d_c_array.read(t)
             d_c_t = d_c + d_h * o * (1.0 - tanh_c * tanh_c)
             d_z = tf.concat(
                 [
@@ -173,7 +186,7 @@ def _run(projected, recurrent_kernel, h_0, c_0, mask):
             (
                 frames - 1,
                 tf.zeros_like(h_0, tf.float32),
-                tf.cast(d_c_last, tf.float32),
+                tf.zeros_like(c_0),
                 tf.TensorArray(
                     dtype, frames, element_shape=projected.shape[1:]
                 ),
@@ -192,11 +205,11 @@ def _run(projected, recurrent_kernel, h_0, c_0, mask):
             d_projected,
             d_recurrent_kernel,
             tf.cast(d_h_0, dtype),
-            tf.cast(d_c_0, dtype),
+            d_c_0,
             None,
         )
 
-    return (h_all, c_last), gradient
+    return (h_all, c_all), gradient
 
 
 def _unstack(tensor):

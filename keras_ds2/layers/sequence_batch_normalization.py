@@ -15,7 +15,8 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
     padding, for inputs with and without a frequency axis (Keras refuses a
     `(batch, time)` mask on 4-D inputs). The features are the last axis.
     Statistics are computed and kept in float32 under every dtype policy.
-    Weights have the names and shapes of Keras's layer, so files interchange.
+    Weights have the names, shapes and order of Keras's layer, so `get_weights`
+    and `set_weights` interchange.
 
     Args:
         momentum: Float. Momentum of the moving statistics. Defaults to

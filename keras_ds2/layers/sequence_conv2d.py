@@ -20,7 +20,8 @@ class SequenceConv2D(keras.layers.Conv2D):
         filters: Integer. Output channels.
         kernel_size: Pair of odd integers, (time, frequency).
         strides: Pair of integers, (time, frequency). Defaults to `(1, 1)`.
-        **kwargs: Arguments of `keras.layers.Conv2D`, without `padding`.
+        **kwargs: Arguments of `keras.layers.Conv2D`, without `padding`,
+            `dilation_rate` and `data_format`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, frames, frequencies, channels)`.
@@ -33,7 +34,8 @@ class SequenceConv2D(keras.layers.Conv2D):
         undefined.
 
     Raises:
-        ValueError: If a kernel size is even, for it has no middle.
+        ValueError: If a kernel size is even, for it has no middle, or padding,
+            dilation or another data format is asked for.
 
     Reference:
         Amodei et al., 2016 (arXiv:1512.02595), section 3.5.
@@ -48,9 +50,20 @@ class SequenceConv2D(keras.layers.Conv2D):
     """
 
     def __init__(self, filters, kernel_size, strides=(1, 1), **kwargs):
-        kwargs.pop("padding", None)
+        for name in ("padding", "dilation_rate", "data_format"):
+            if name in kwargs:
+                raise ValueError(
+                    f"`{name}` cannot be chosen: the layer pads time and "
+                    "frequency by half a kernel, undilated, channels last. "
+                    f"Received: {name}={kwargs[name]!r}."
+                )
         super().__init__(
-            filters, kernel_size, strides=strides, padding="valid", **kwargs
+            filters,
+            kernel_size,
+            strides=strides,
+            padding="valid",
+            data_format="channels_last",
+            **kwargs,
         )
         if not all(size % 2 for size in self.kernel_size):
             raise ValueError(
@@ -88,5 +101,6 @@ class SequenceConv2D(keras.layers.Conv2D):
 
     def get_config(self):
         config = super().get_config()
-        del config["padding"]
+        for name in ("padding", "dilation_rate", "data_format"):
+            del config[name]
         return config

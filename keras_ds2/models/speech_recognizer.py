@@ -55,6 +55,12 @@ class SpeechRecognizer(keras.Model):
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
         """Mean CTC loss of the utterances, plus the layers' own losses."""
+        if not isinstance(y, dict) or not {"labels", "label_length"} <= set(y):
+            raise ValueError(
+                "Targets must be a dictionary of `labels` (batch, max_labels) "
+                "and `label_length` (batch,), as `SpeechDataset` gives them. "
+                f"Received: {y}"
+            )
         losses = self.ctc.loss(
             y["labels"],
             y_pred["logits"],

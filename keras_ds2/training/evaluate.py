@@ -51,6 +51,17 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
 
     Returns:
         `Evaluation`, its utterances sorted from the worst to the best.
+
+    Example:
+
+    >>> import keras_ds2
+    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
+    >>> dataset = keras_ds2.data.prepare_dataset(
+    ...     "tests/data/LibriSpeech", "dev-clips", model, batch_size=2
+    ... )
+    >>> result = keras_ds2.evaluate(model, dataset)
+    >>> len(result.utterances)
+    2
     """
     # Here, for it takes a while to import and only evaluation needs it.
     import jiwer

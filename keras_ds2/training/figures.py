@@ -35,6 +35,19 @@ def plot_learning_curves(
     Raises:
         ImportError: If matplotlib is missing.
         ValueError: If the log holds no epoch.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import keras_ds2
+    >>> folder = tempfile.mkdtemp()
+    >>> log = os.path.join(folder, "log.csv")
+    >>> with open(log, "w") as file:
+    ...     _ = file.write("epoch,loss,cer,wer\\n0,300,1.0,1.0\\n")
+    >>> figure = os.path.join(folder, "curves.png")
+    >>> keras_ds2.plot_learning_curves(log, figure)
+    >>> os.path.exists(figure)
+    True
     """
     pyplot = _pyplot()
     with open(log, newline="", encoding="utf-8") as file:
@@ -43,8 +56,11 @@ def plot_learning_curves(
         raise ValueError(f"The log '{os.fspath(log)}' holds no epoch yet.")
     epochs = [int(row["epoch"]) + 1 for row in rows]
     figure, all_axes = pyplot.subplots(1, 3, figsize=(12, 3.5))
-    panels = (("loss", "CTC loss", 1), ("cer", "CER in %", 100))
-    panels += (("wer", "WER in %", 100),)
+    panels = [
+        ("loss", "CTC loss", 1),
+        ("cer", "CER in %", 100),
+        ("wer", "WER in %", 100),
+    ]
     for axes, (name, label, factor) in zip(all_axes, panels, strict=True):
         for key, legend in ((name, "training"), (f"val_{name}", "validation")):
             if key in rows[0]:
@@ -77,6 +93,21 @@ def plot_transcription(
 
     Raises:
         ImportError: If matplotlib is missing.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import keras_ds2
+    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
+    >>> figure = os.path.join(tempfile.mkdtemp(), "utterance.png")
+    >>> keras_ds2.plot_transcription(
+    ...     model,
+    ...     "tests/data/LibriSpeech/train-clips/19/198/19-198-0037.opus",
+    ...     "she must seek them abroad invited her to go with them",
+    ...     figure,
+    ... )
+    >>> os.path.exists(figure)
+    True
     """
     pyplot = _pyplot()
     log_mel = model.get_layer("log_mel")

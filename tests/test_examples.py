@@ -1,0 +1,179 @@
+"""Oracles: the reference hyper-parameters, and what a person sees who runs
+the examples: their files, their messages, and a falling loss."""
+
+import csv
+import importlib.util
+import inspect
+import pathlib
+
+import keras
+import pytest
+import tensorflow as tf
+
+import keras_ds2
+
+ROOT = pathlib.Path(__file__).parent.parent
+CLIPS = str(ROOT / "tests" / "data" / "LibriSpeech")
+SMALL = [
+    "--conv-filters=(4, 4)",
+    "--conv-kernel-sizes=((5, 9), (5, 5))",
+    "--num-rnn-layers=1",
+    "--rnn-units=8",
+    "--dense-units=8",
+]
+TRAIN = ["--train=train-clips", "--validation=dev-clips", *SMALL]
+
+
+def load(name):
+    path = ROOT / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def example():
+    return load("train_librispeech")
+
+
+@pytest.fixture(autouse=True)
+def durations_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def read_log(run):
+    with open(run / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_reference_hyper_parameters_are_the_defaults(example):
+    args = vars(example.parse_arguments(["--data", "corpus"]))
+    expected = {
+        "batch_size": 2,
+        "epochs": 120,
+        "warmup_steps": 10_000,
+        "warmup_dim": 256,
+        "lr_scale": 1.0,
+        "max_lr": None,
+        "beta_1": 0.9,
+        "beta_2": 0.98,
+        "epsilon": 1e-9,
+        "clipnorm": 400.0,
+        "train": "train-clean-100",
+        "validation": "dev-clean",
+        "device": "auto",
+        "mixed_precision": "auto",
+        "on_invalid": "error",
+    }
+    assert {name: args[name] for name in expected} == expected
+    # None given: the model's own defaults.
+    assert args["model"] == {}
+
+
+def test_every_argument_of_the_model_is_a_flag(example):
+    values = {
+        bool: ["--no-{}", False],
+        int: ["--{}=7", 7],
+        float: ["--{}=0.7", 0.7],
+        str: ["--{}=x", "x"],
+        tuple: ["--{}=((1, 2), 3)", ((1, 2), 3)],
+    }
+    for name, row in inspect.signature(
+        keras_ds2.DeepSpeech2
+    ).parameters.items():
+        if name not in ("dtype", "name"):
+            flag, value = values[type(row.default)]
+            flag = flag.format(name.replace("_", "-"))
+            args = example.parse_arguments(["--data", "corpus", flag])
+            assert args.model == {name: value}
+
+
+@pytest.mark.parametrize("name", ["train_librispeech", "evaluate_librispeech"])
+def test_help_tells_how_to_run_it(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        load(name).main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"python examples/{name}.py" in text
+    assert "--batch-size" in text and "--device" in text
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--train=train-clean-999"], "subset 'train-clean-999' does not ex"),
+        (["--train=absent.jsonl"], "Manifest .*absent.jsonl' does not exist"),
+        (["--data=/absent"], "folder '/absent' does not exist"),
+        (["--device=cuda:99"], "There is no device 'cuda:99'"),
+        (["--mixed-precision=float12"], "float12"),
+        (["--max-duration=3.5"], "2803-161169.*more than max_duration=3.5"),
+    ],
+)
+def test_errors_come_before_training(
+    flags, message, example, tmp_path, monkeypatch
+):
+    def fit(*args, **kwargs):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(keras_ds2.DeepSpeech2, "fit", fit)
+    run = tmp_path / "run"
+    argv = ["--data", CLIPS, "--run", str(run), *TRAIN, *flags]
+    with pytest.raises((ValueError, SystemExit), match=f"(?s){message}"):
+        example.main(argv)
+    assert not run.exists()
+
+
+def test_trains_evaluates_and_draws(example, tmp_path, capsys):
+    run = tmp_path / "run"
+    argv = ["--data", CLIPS, "--run", str(run), *TRAIN]
+    argv += ["--batch-size=3", "--epochs=1", "--device=cpu"]
+    result = example.main(argv)
+    printed = capsys.readouterr().out
+    # Six clips, by threes.
+    assert "2 steps for 1 passes" in printed
+    assert f"WER {result.wer:.2%}" in printed
+    [row] = read_log(run)
+    assert set(row) >= {"epoch", "loss", "wer", "cer", "val_loss", "val_wer"}
+    assert float(row["val_wer"]) == pytest.approx(result.wer, rel=1e-5)
+    for name in ("curves.png", "utterance.png"):
+        assert (run / name).stat().st_size > 10_000
+    events = [str(path) for path in run.rglob("events.out.tfevents*")]
+    tags = {
+        value.tag
+        for path in events
+        for event in tf.compat.v1.train.summary_iterator(path)
+        for value in event.summary.value
+    }
+    assert {"epoch_loss", "epoch_wer"} <= tags
+    files = sorted(pathlib.Path(CLIPS).glob("dev-clips/*/*/*.opus"))
+    for name in ("best.keras", "model.keras"):
+        model = keras.models.load_model(run / name)
+        assert model.rnn_units == 8
+        assert len(model.transcribe(files)) == 2
+    # A finished run is not written over.
+    before = (run / "log.csv").read_bytes()
+    with pytest.raises(SystemExit, match="holds a finished run"):
+        example.main(argv)
+    assert (run / "log.csv").read_bytes() == before
+    # And what was trained can be scored.
+    scored = load("evaluate_librispeech").main(
+        [str(run / "best.keras"), "--data", CLIPS, "--test=dev-clips"]
+    )
+    assert scored.wer == result.wer
+
+
+def test_self_test_learns(example, tmp_path, capsys):
+    run = tmp_path / "run"
+    # Two rounds of its 24 (25 steps each), by a smaller model.
+    argv = ["--run", str(run), "--epochs=60", "--steps-per-epoch=30", *SMALL]
+    argv += ["--rnn-units=48", "--dense-units=48", "--device=cpu"]
+    argv += ["--max-lr=0.01", "--mixed-precision=float32"]
+    example.main(argv)
+    printed = capsys.readouterr().out
+    assert "self-test on clips learned by heart, not a result" in printed
+    assert "s of speech per second" in printed
+    first, last = read_log(run)
+    # Steps 1 to 30 take the first 100 nats; then letters replace silence.
+    assert float(last["loss"]) < 0.8 * float(first["loss"])
+    assert float(last["cer"]) < float(first["cer"])

@@ -1,0 +1,215 @@
+"""Oracle: the model before it was saved, in a process that never saw it.
+
+`data/tiny.keras` has learned two of the bundled clips; `data/tiny.json` holds
+what it said when it was made. It shows that files of older versions still
+load. It was made by
+
+    model = keras_ds2.DeepSpeech2(
+        conv_filters=(8, 8), conv_kernel_sizes=((5, 9), (5, 5)),
+        num_rnn_layers=1, rnn_units=56, dense_units=32, dropout=0.0,
+    )
+    model.adapt(two_clips.one_pass())
+    model.compile(keras.optimizers.Adam(5e-3, global_clipnorm=400.0))
+    model.fit(two_clips.stream(), steps_per_epoch=440)
+
+and saved as a copy without the optimizer, to be smaller.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ds2
+from keras_ds2.audio import pad_samples
+
+ROOT = pathlib.Path(__file__).parent.parent
+DATA = ROOT / "tests" / "data"
+SMALL = {
+    "conv_filters": (4, 4),
+    "conv_kernel_sizes": ((5, 9), (5, 5)),
+    "num_rnn_layers": 2,
+    "rnn_units": 16,
+    "dense_units": 16,
+    "dropout": 0.1,
+    "alphabet": "zyxwvutsrqponmlkjihgfedcba '",
+}
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    files = sorted(DATA.glob("LibriSpeech/train-clips/*/*/*.opus"))[:2]
+    first, second = (keras_ds2.load_audio(file) for file in files)
+    return pad_samples([first[8000:24000], second[8000:19000]])
+
+
+@pytest.fixture(scope="module")
+def batch(inputs):
+    tokenizer = keras_ds2.CharacterTokenizer(SMALL["alphabet"])
+    labels = tokenizer.tokenize(["go do you", "hear"])
+    targets = {
+        "labels": labels.to_tensor(tokenizer.padding_id),
+        "label_length": labels.row_lengths(),
+    }
+    return inputs, {key: np.array(row) for key, row in targets.items()}
+
+
+@pytest.fixture(scope="module")
+def trained(batch):
+    """A few steps in mixed precision, so that every weight has moved."""
+    keras.utils.set_random_seed(3)
+    model = keras_ds2.DeepSpeech2(**SMALL, dtype="mixed_bfloat16")
+    model.adapt([batch[0]])
+    model.compile(keras.optimizers.Adam(keras_ds2.WarmupSchedule(8, 4)))
+    model.fit(*batch, batch_size=2, epochs=3, verbose=0)
+    return model
+
+
+READER = """
+import json, sys
+import numpy as np
+import keras_ds2
+import keras, tensorflow as tf
+
+folder = sys.argv[1]
+inputs = dict(np.load(f"{folder}/inputs.npz"))
+loaded = keras.models.load_model(f"{folder}/model.keras")
+rebuilt = keras_ds2.DeepSpeech2.from_config(
+    json.load(open(f"{folder}/config.json"))
+)
+rebuilt.load_weights(f"{folder}/model.weights.h5")
+exported = tf.saved_model.load(f"{folder}/exported")
+np.savez(
+    f"{folder}/outputs.npz",
+    loaded=loaded.predict_on_batch(inputs)["logits"],
+    rebuilt=rebuilt.predict_on_batch(inputs)["logits"],
+    exported=exported.serve(inputs)["logits"].numpy(),
+    length=exported.serve(inputs)["logit_length"].numpy(),
+)
+texts = loaded.transcribe_batch(inputs)
+history = loaded.fit(
+    inputs, dict(np.load(f"{folder}/targets.npz")), batch_size=2, verbose=0
+).history
+print(json.dumps({
+    "policy": loaded.dtype_policy.name,
+    "rnn_policy": loaded.get_layer("rnn_1").dtype_policy.name,
+    "alphabet": loaded.alphabet,
+    "adapted": loaded.get_layer("log_mel").is_adapted,
+    "rebuilt_adapted": rebuilt.get_layer("log_mel").is_adapted,
+    "iterations": int(loaded.optimizer.iterations),
+    "schedule": loaded.optimizer.get_config()["learning_rate"],
+    "loss": history["loss"][0],
+    "texts": texts,
+}))
+"""
+
+
+def test_a_fresh_process_gives_the_same(trained, batch, tmp_path):
+    inputs, targets = batch
+    trained.save(tmp_path / "model.keras")
+    trained.save_weights(tmp_path / "model.weights.h5")
+    trained.export(tmp_path / "exported", verbose=False)
+    np.savez(tmp_path / "inputs.npz", **inputs)
+    np.savez(tmp_path / "targets.npz", **targets)
+    config = json.dumps(trained.get_config())
+    (tmp_path / "config.json").write_text(config)
+    result = subprocess.run(
+        [sys.executable, "-c", READER, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout.splitlines()[-1])
+    expected = trained.predict_on_batch(inputs)
+    outputs = np.load(tmp_path / "outputs.npz")
+    for name in ("loaded", "rebuilt", "exported"):
+        # The same operations, compiled apart: bfloat16 of logits up to 1.
+        np.testing.assert_allclose(
+            outputs[name], expected["logits"], rtol=0, atol=1e-2
+        )
+    np.testing.assert_array_equal(outputs["length"], expected["logit_length"])
+    assert report["texts"] == trained.transcribe_batch(inputs)
+    assert report["policy"] == report["rnn_policy"] == "mixed_bfloat16"
+    assert report["alphabet"] == SMALL["alphabet"]
+    assert report["adapted"] and report["rebuilt_adapted"]
+    # Three steps before saving, one after loading.
+    assert report["iterations"] == 4
+    assert report["schedule"]["registered_name"] == "keras_ds2>WarmupSchedule"
+    assert np.isfinite(report["loss"])
+
+
+def test_training_goes_on_as_if_never_saved(batch, tmp_path):
+    def make():
+        keras.utils.set_random_seed(4)
+        model = keras_ds2.DeepSpeech2(**{**SMALL, "dropout": 0.0})
+        model.adapt([batch[0]])
+        model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
+        return model
+
+    short = tuple(
+        {
+            key: row[:, :4800] if key == "audio" else row
+            for key, row in x.items()
+        }
+        for x in batch
+    )
+    short[0]["audio_length"] = np.array([4800, 4000])
+    short[1]["label_length"] = np.array([3, 2])
+    whole, first = make(), make()
+    whole.fit(*short, batch_size=2, epochs=4, verbose=0)
+    first.fit(*short, batch_size=2, epochs=2, verbose=0)
+    first.save(tmp_path / "model.keras")
+    second = keras.models.load_model(tmp_path / "model.keras")
+    for ours, theirs in zip(
+        second.optimizer.variables, first.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    second.compile(second.optimizer, run_eagerly=True)
+    second.fit(*short, batch_size=2, epochs=2, verbose=0)
+    for ours, theirs in zip(second.weights, whole.weights, strict=True):
+        # Adam's first steps have the size of the learning rate, 1e-2, and
+        # without the saved moments would differ by as much.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_checked_in_model_still_says_the_same():
+    model = keras.models.load_model(DATA / "tiny.keras")
+    expected = json.loads((DATA / "tiny.json").read_text())
+    files = [str(DATA / name) for name in expected["audio"]]
+    assert model.transcribe(files) == expected["transcripts"]
+    inputs = pad_samples([keras_ds2.load_audio(file) for file in files])
+    outputs = model.predict_on_batch(inputs)
+    assert outputs["logit_length"].tolist() == expected["logit_length"]
+    np.testing.assert_allclose(
+        outputs["logits"][:, 40:44, :5],
+        expected["logits"],
+        rtol=0,
+        atol=1e-4,  # of logits up to 20: float32, on another processor
+    )
+    assert (DATA / "tiny.keras").stat().st_size < 300_000
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"rnn_units": 8}, "shape of the target variable.*rnn_1/lstm_cell"),
+        ({"rnn_type": "gru"}, "'gru_cell' expected 3 variables"),
+        ({"num_rnn_layers": 3}, "'rnn_3_norm' expected 4 variables"),
+        ({"alphabet": "abc"}, "shape of the target variable.*logits/kernel"),
+    ],
+    ids=str,
+)
+def test_weights_of_another_architecture_are_refused(
+    options, message, trained, tmp_path
+):
+    trained.save_weights(tmp_path / "model.weights.h5")
+    other = keras_ds2.DeepSpeech2(**{**SMALL, **options})
+    with pytest.raises(ValueError, match=rf"(?s){message}"):
+        other.load_weights(tmp_path / "model.weights.h5")
