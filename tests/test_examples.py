@@ -165,7 +165,7 @@ def test_trains_evaluates_and_draws(example, tmp_path, capsys):
 
 def test_self_test_learns(example, tmp_path, capsys):
     run = tmp_path / "run"
-    # Two rounds of its 24 (25 steps each), by a smaller model.
+    # A pass is one step; a smaller model, and two epochs of 30 steps.
     argv = ["--run", str(run), "--epochs=60", "--steps-per-epoch=30", *SMALL]
     argv += ["--rnn-units=48", "--dense-units=48", "--device=cpu"]
     argv += ["--max-lr=0.01", "--mixed-precision=float32"]
@@ -174,6 +174,5 @@ def test_self_test_learns(example, tmp_path, capsys):
     assert "self-test on clips learned by heart, not a result" in printed
     assert "s of speech per second" in printed
     first, last = read_log(run)
-    # Steps 1 to 30 take the first 100 nats; then letters replace silence.
     assert float(last["loss"]) < 0.8 * float(first["loss"])
     assert float(last["cer"]) < float(first["cer"])
