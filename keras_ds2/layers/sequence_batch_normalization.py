@@ -20,7 +20,7 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
 
     Args:
         momentum: Float. Momentum of the moving statistics. Defaults to
-            `0.99`.
+            `0.95`.
         epsilon: Float, added to the variance. Defaults to `1e-3`.
         **kwargs: Arguments of `keras.layers.BatchNormalization`, without
             `axis`.
@@ -50,7 +50,7 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
     array([-1.,  1.,  0.], dtype=float32)
     """
 
-    def __init__(self, momentum=0.99, epsilon=1e-3, **kwargs):
+    def __init__(self, momentum=0.95, epsilon=1e-3, **kwargs):
         if kwargs.pop("axis", -1) != -1:
             raise ValueError("The features must be the last axis: axis=-1.")
         super().__init__(axis=-1, momentum=momentum, epsilon=epsilon, **kwargs)
