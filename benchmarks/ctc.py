@@ -50,7 +50,7 @@ def main():
 
     steps = {name: timed(loss) for name, loss in losses.items()}
     values = {name: float(step(logits)[0]) for name, step in steps.items()}
-    seconds = {name: [] for name in steps}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(REPEATS):
         for name, step in steps.items():
             start = time.perf_counter()

@@ -34,7 +34,7 @@ def main(argv=None):
     model = keras.models.load_model(args.model)
     dataset = keras_ds2.data.prepare_dataset(
         args.data,
-        args.test,
+        args.test.split(","),
         model,
         args.batch_size,
         on_invalid=args.on_invalid,

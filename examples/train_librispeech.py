@@ -113,7 +113,7 @@ def parse_arguments(argv=None):
     arguments = {n: p.default for n, p in signature.items()}
     del arguments["dtype"], arguments["name"]
     for name, default in arguments.items():
-        kwargs = {"type": type(default)}
+        kwargs: dict = {"type": type(default)}
         if isinstance(default, bool):
             kwargs = {"action": argparse.BooleanOptionalAction}
         elif isinstance(default, tuple):
@@ -146,7 +146,7 @@ def train(args):
     train_set, validation_set = (
         keras_ds2.data.prepare_dataset(
             args.data,
-            names,
+            names.split(","),
             model,
             args.batch_size,
             args.seed,
@@ -156,7 +156,7 @@ def train(args):
         for names in (args.train, args.validation)
     )
     # The second pass: the first begins with the shortest utterances.
-    sample = train_set.stream(first_batch=lambda: len(train_set))
+    sample = train_set.stream(lambda: len(train_set))
     model.adapt(sample, steps=min(len(train_set), 500))
     schedule = keras_ds2.WarmupSchedule(
         args.warmup_dim, args.warmup_steps, args.lr_scale, args.max_lr
@@ -184,7 +184,7 @@ def train(args):
     os.makedirs(args.run, exist_ok=True)
     model.fit(
         # Resumed, it goes on with the batch at which it was stopped.
-        train_set.stream(first_batch=lambda: int(model.optimizer.iterations)),
+        train_set.stream(lambda: int(model.optimizer.iterations.numpy())),
         shuffle=False,  # the stream has its own order
         steps_per_epoch=steps_per_epoch,
         epochs=-(-num_steps // steps_per_epoch),

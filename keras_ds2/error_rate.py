@@ -16,7 +16,7 @@ class _ErrorRate(keras.metrics.Metric):
         self.edits = self.add_weight(name="edits", initializer="zeros")
         self.units = self.add_weight(name="units", initializer="zeros")
 
-    def update_state(self, references, hypotheses, sample_weight=None):
+    def update_state(self, references, hypotheses):
         """Counts a batch: two string tensors of shape `(batch,)`."""
         references, hypotheses = map(self._split, (references, hypotheses))
         edits = tf.edit_distance(

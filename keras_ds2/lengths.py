@@ -35,9 +35,11 @@ def output_length(length, window, stride, padding=0):
     49
     """
     count = 1 + (length + padding - window) // stride
+    if isinstance(length, int):
+        return max(count, 0)
     if keras.utils.is_keras_tensor(length) or ops.is_tensor(length):
         return ops.maximum(count, 0)
-    return max(count, 0) if isinstance(length, int) else np.maximum(count, 0)
+    return np.maximum(count, 0)
 
 
 def sequence_mask(length, max_length):

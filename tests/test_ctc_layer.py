@@ -386,3 +386,21 @@ def test_a_functional_model_that_ends_with_it_trains(tmp_path):
 def test_invalid_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         CTCLayer(**arguments)
+
+
+@pytest.mark.parametrize("label", [0, -1, 5, 100], ids=str)
+def test_symbols_that_do_not_exist_have_no_alignment(label, path):
+    logits = tf.Variable(logits_of(2, 6, 5))
+    logits[0].assign(tf.fill((6, 5), np.nan))  # not read
+    arguments = [np.array([[1, label], [1, 2]]), logits, [2, 2], [6, 6]]
+    layer = CTCLayer()
+    with tf.GradientTape() as tape:
+        loss = layer.loss(*arguments)
+        total = tf.reduce_sum(loss)
+    gradient = tape.gradient(total, logits)
+    assert loss[0] == 0 and not np.any(gradient[0])
+    expected = brute_force(logits_of(2, 6, 5)[1], (1, 2))
+    assert float(loss[1]) == pytest.approx(expected, rel=LOSS_TOLERANCE)
+    assert layer.is_feasible(*arguments).numpy().tolist() == [False, True]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="do not exist"):
+        CTCLayer(on_infeasible="error").loss(*arguments)

@@ -1,6 +1,7 @@
 """Oracles: the documented schema, the files themselves, and the endless
 stream from 0 as the truth of every stream that begins later."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile
 import tensorflow as tf
 
 import keras_ds2
-from keras_ds2.data import SpeechDataset, Utterance
+from keras_ds2.data import CorpusError, SpeechDataset, Utterance
 
 DATA = pathlib.Path(__file__).parent / "data" / "LibriSpeech"
 
@@ -182,3 +183,27 @@ def test_invalid_arguments(beeps):
     for bad in (missing, missing._replace(duration=0.0)):
         with pytest.raises(ValueError, match="late.wav has no duration.*add_d"):
             SpeechDataset([*rows, bad], 2)
+    bad = rows[0]._replace(text="10 a")
+    with pytest.raises(ValueError, match=r"outside the alphabet: '01'.*check_"):
+        SpeechDataset([*rows, bad], 2)
+
+
+def test_prepare_dataset_names_what_is_wrong(tmp_path, beeps):
+    model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=4)
+    [row] = beeps(0.01)
+    manifest = tmp_path / "short.jsonl"
+    manifest.write_text(json.dumps({"audio": row.audio, "text": ""}))
+
+    def prepare(*names, **options):
+        return keras_ds2.data.prepare_dataset(
+            tmp_path, names, model, batch_size=1, **options
+        )
+
+    with pytest.raises(CorpusError, match=r"(?s)too_short.*short.jsonl:1"):
+        prepare("short.jsonl")
+    with pytest.raises(CorpusError, match="No utterance of short.jsonl"):
+        prepare("short.jsonl", on_invalid="skip")
+    with pytest.raises(CorpusError, match="without repeats"):
+        prepare("short.jsonl", "short.jsonl")
+    with pytest.raises(CorpusError, match="must be a list"):
+        keras_ds2.data.prepare_dataset(tmp_path, "short.jsonl", model, 1)

@@ -448,6 +448,11 @@ def test_loss_is_the_weighted_mean_plus_layer_losses(clips):
     )
     expected = (each[0] + 3 * each[2]) / 3
     assert float(loss) == pytest.approx(expected, rel=1e-6)
+    # As `fit` passes the weights of arrays.
+    weight = np.array([1.0, 0.0, 3.0])
+    copies = {"labels": weight, "label_length": weight}
+    loss = model.compute_loss(y=y, y_pred=outputs, sample_weight=copies)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
     kernel = model.get_layer("dense").kernel
     kernel.regularizer = keras.regularizers.L2(0.5)
     extra = 0.5 * np.square(kernel.numpy()).sum()
@@ -478,7 +483,7 @@ def test_fit_asks_for_adapt(clips):
     model = small_model()
     model.compile("sgd", run_eagerly=True)
     inputs, y = padded(clips), labels_of(["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"`model.adapt\(dataset\)` before"):
+    with pytest.raises(ValueError, match=r"`model.adapt\(dataset.one_pass"):
         model.fit(inputs, y, verbose=0)
     model.adapt([inputs])
     assert np.isfinite(model.fit(inputs, y, verbose=0).history["loss"][0])

@@ -203,6 +203,8 @@ def test_checked_in_model_still_says_the_same():
         ({"rnn_type": "gru"}, "'gru_cell' expected 3 variables"),
         ({"num_rnn_layers": 3}, "'rnn_3_norm' expected 4 variables"),
         ({"alphabet": "abc"}, "shape of the target variable.*logits/kernel"),
+        ({"num_rnn_layers": 1}, "belongs to a model with more layers"),
+        ({"row_conv_width": 0}, "belongs to a model with more layers"),
     ],
     ids=str,
 )
@@ -213,3 +215,19 @@ def test_weights_of_another_architecture_are_refused(
     other = keras_ds2.DeepSpeech2(**{**SMALL, **options})
     with pytest.raises(ValueError, match=rf"(?s){message}"):
         other.load_weights(tmp_path / "model.weights.h5")
+
+
+@keras.saving.register_keras_serializable(package="test")
+class WithAnArgumentMore(keras_ds2.DeepSpeech2):
+    def __init__(self, extra=1, **kwargs):
+        super().__init__(**kwargs)
+        self.extra = extra
+
+
+def test_subclasses_keep_all_arguments(tmp_path):
+    model = WithAnArgumentMore(extra=2, **SMALL)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is WithAnArgumentMore
+    assert loaded.get_config() == model.get_config()
+    assert loaded.extra == 2

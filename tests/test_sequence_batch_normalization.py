@@ -167,3 +167,8 @@ def test_keras_mask_stands_for_lengths():
 def test_other_axes_are_refused():
     with pytest.raises(ValueError, match="axis=-1"):
         SequenceBatchNormalization(axis=1)
+
+
+def test_statistics_of_other_replicas_are_refused():
+    with pytest.raises(ValueError, match="`synchronized=True` is not supp"):
+        SequenceBatchNormalization(synchronized=True)

@@ -1,6 +1,6 @@
 """Corpora on disk in, utterances out: LibriSpeech folders and manifests.
 
-The readers stream and look at file names only; `index.py` reads headers.
+The readers stream and look at file names only; `durations.py` reads headers.
 """
 
 import json

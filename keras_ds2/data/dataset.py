@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_ds2.audio import load_audio, pad_samples
 from keras_ds2.data.corpus import Utterance
-from keras_ds2.text import DEFAULT_ALPHABET
+from keras_ds2.text import DEFAULT_ALPHABET, unknown_characters
 
 
 class SpeechDataset:
@@ -33,8 +33,8 @@ class SpeechDataset:
     ```
 
     Args:
-        utterances: Sequence of `Utterance` with durations, as
-            `keras_ds2.data.add_durations` returns.
+        utterances: Sequence of `Utterance` with durations: the first of what
+            `keras_ds2.data.check_utterances` returns.
         batch_size: Integer. Utterances in a batch; the last one may be
             smaller.
         sampling_rate: Integer, Hz; files at other rates are resampled.
@@ -85,6 +85,13 @@ class SpeechDataset:
                 f"Utterance {item.audio} has no duration. Pass the list "
                 "through `keras_ds2.data.add_durations` first."
             )
+        for item in utterances:
+            if unknown := unknown_characters(item.text, alphabet):
+                raise ValueError(
+                    f"Utterance {item.source or item.audio} has characters "
+                    f"outside the alphabet: {unknown!r}. Pass the list "
+                    "through `keras_ds2.data.check_utterances` first."
+                )
         self.sampling_rate = sampling_rate
         self.alphabet = alphabet
         self.seed = seed
@@ -129,8 +136,8 @@ class SpeechDataset:
         Args:
             first_batch: Function that returns the number of batches to leave
                 out, asked when reading begins. Training that goes on at step
-                n must see batch n: `lambda: int(model.optimizer.iterations)`.
-                Defaults to none.
+                n must see batch n: `lambda:
+                int(model.optimizer.iterations.numpy())`. Defaults to none.
 
         Returns:
             `tf.data.Dataset` for `fit(..., steps_per_epoch=...)`.

@@ -1,18 +1,23 @@
 """A corpus on disk and a model in, batches that fit the model out."""
 
-import itertools
 import os
 import sys
+from collections.abc import Iterator, Sequence
 
 from keras_ds2.data.checks import check_utterances, describe_rejected
-from keras_ds2.data.corpus import read_librispeech, read_manifest
+from keras_ds2.data.corpus import (
+    CorpusError,
+    Utterance,
+    read_librispeech,
+    read_manifest,
+)
 from keras_ds2.data.dataset import SpeechDataset
 from keras_ds2.data.durations import add_durations
 
 
 def prepare_dataset(
     root: str | os.PathLike[str],
-    names: str,
+    names: Sequence[str],
     model,
     batch_size: int,
     seed: int = 0,
@@ -28,9 +33,9 @@ def prepare_dataset(
 
     Args:
         root: Folder that holds the subsets or manifests.
-        names: Subsets of LibriSpeech or names of manifests (`*.jsonl`),
-            separated by commas.
-        model: A `DeepSpeech2`, or another `SpeechRecognizer`; gives alphabet,
+        names: List of subsets of LibriSpeech and of manifests, which end in
+            `.jsonl`.
+        model: A `DeepSpeech2`; gives alphabet,
             sampling rate and frame counts.
         batch_size: Integer. Utterances in a batch.
         seed: Integer, for the order of batches. Defaults to `0`.
@@ -51,36 +56,50 @@ def prepare_dataset(
     >>> import keras_ds2
     >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
     >>> dataset = keras_ds2.data.prepare_dataset(
-    ...     "tests/data/LibriSpeech", "train-clips", model, batch_size=4
+    ...     "tests/data/LibriSpeech", ["train-clips"], model, batch_size=4
     ... )
     >>> len(dataset)
     2
     """
-    rows, unreadable = add_durations(
-        itertools.chain.from_iterable(
-            read_manifest(os.path.join(root, name))
-            if name.endswith(".jsonl")
-            else read_librispeech(root, name)
-            for name in names.split(",")
-        ),
-        on_invalid,
-    )
+    rows, unreadable = add_durations(_read(root, names), on_invalid)
     rows, unusable = check_utterances(
         rows,
         model.logit_length,
         model.alphabet,
         model.sampling_rate,
+        min_duration=model.sequence_length / model.sampling_rate,
         max_duration=max_duration,
         on_invalid=on_invalid,
     )
     if unreadable or unusable:
         print(describe_rejected(unreadable + unusable), file=sys.stderr)
+    if not rows:
+        raise CorpusError(
+            f"No utterance of {', '.join(names)} in '{root}' can be used."
+        )
     dataset = SpeechDataset(
         rows, batch_size, model.sampling_rate, model.alphabet, seed
     )
     print(
-        f"{names}: {len(rows):,} utterances, {dataset.duration / 3600:.2f} h, "
-        f"{len(dataset):,} batches, {dataset.padding_efficiency:.0%} speech",
+        f"{', '.join(names)}: {len(rows):,} utterances, "
+        f"{dataset.duration / 3600:.2f} h, {len(dataset):,} batches, "
+        f"{dataset.padding_efficiency:.0%} speech",
         file=sys.stderr,
     )
     return dataset
+
+
+def _read(
+    root: str | os.PathLike[str], names: Sequence[str]
+) -> Iterator[Utterance]:
+    if isinstance(names, str) or len(set(names)) < len(names):
+        raise CorpusError(
+            "Subsets and manifests must be a list without repeats. Received: "
+            f"{names!r}"
+        )
+    subsets = [name for name in names if not name.endswith(".jsonl")]
+    if subsets:
+        yield from read_librispeech(root, subsets)
+    for name in names:
+        if name.endswith(".jsonl"):
+            yield from read_manifest(os.path.join(root, name))

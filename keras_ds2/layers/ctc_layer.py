@@ -15,9 +15,10 @@ class CTCLayer(keras.layers.Layer):
     takes both lengths. It knows the cases that others stumble over:
 
     - An utterance whose transcript needs more frames than it has (see
-      `keras_ds2.lengths.required_frames`) has no alignment. With
-      `on_infeasible="mask"` its loss and gradient are 0 (count them with
-      `keras_ds2.lengths.is_feasible`); with `"error"` it raises.
+      `keras_ds2.lengths.required_frames`), or holds the blank or a symbol that
+      does not exist, has no alignment. With `on_infeasible="mask"` its loss
+      and gradient are 0 (count them with `is_feasible`); with `"error"` it
+      raises.
     - An empty transcript is speech without words: its loss is
       `-sum(log p(blank))`.
     - Logits are read as float32 under every dtype policy, and never beyond
@@ -98,24 +99,35 @@ class CTCLayer(keras.layers.Layer):
         labels = ops.cast(labels, "int32")
         label_length = ops.cast(label_length, "int32")
         logit_length = ops.cast(logit_length, "int32")
-        logits = ops.pad(  # at least one frame
-            lengths.zero_padding(ops.cast(logits, "float32"), logit_length),
-            [[0, 0], [0, 1], [0, 0]],
-        )
-        feasible = lengths.is_feasible(labels, label_length, logit_length)
+        feasible = self.is_feasible(labels, logits, label_length, logit_length)
         if self.on_infeasible == "error":
             feasible = _assert_all(feasible)
-        has_labels = ops.logical_and(feasible, label_length > 0)
-        loss = ops.where(
-            has_labels,
-            self._alignment_loss(
-                *self._replace(~has_labels, labels, label_length),
-                logits,
-                ops.where(has_labels, logit_length, ops.shape(logits)[1]),
-            ),
-            self._blank_loss(logits, logit_length),
+        logits = lengths.zero_padding(
+            ops.cast(logits, "float32"), ops.where(feasible, logit_length, 0)
         )
+        logits = ops.pad(logits, [[0, 0], [0, 1], [0, 0]])  # at least one frame
+        has_labels = ops.logical_and(feasible, label_length > 0)
+        labels, label_length = self._replace(~has_labels, labels, label_length)
+        alignment_loss = self._alignment_loss(
+            labels,
+            label_length,
+            logits,
+            ops.where(has_labels, logit_length, ops.shape(logits)[1]),
+        )
+        blank_loss = self._blank_loss(logits, logit_length)
+        loss = ops.where(has_labels, alignment_loss, blank_loss)
         return ops.where(feasible, loss, 0.0)
+
+    def is_feasible(self, labels, logits, label_length, logit_length):
+        """Tells which utterances have an alignment, `(batch,)` booleans."""
+        labels = ops.cast(labels, "int32")
+        real = lengths.sequence_mask(label_length, ops.shape(labels)[1])
+        exists = ops.logical_and(labels >= 0, labels < logits.shape[-1])
+        exists = ops.logical_and(exists, labels != self.blank_index)
+        return ops.logical_and(
+            lengths.is_feasible(labels, label_length, logit_length),
+            ops.all(ops.logical_or(exists, ~real), axis=1),
+        )
 
     def _replace(self, rows, labels, label_length):
         """Gives `rows` one harmless label, for no operation takes none."""
@@ -161,8 +173,9 @@ def _assert_all(feasible):
     check = tf.debugging.assert_equal(
         tf.math.count_nonzero(~feasible),
         tf.constant(0, tf.int64),
-        "Utterances whose transcripts need more frames than they have. "
-        "Remove them, shorten the transcripts or lower the stride in time.",
+        "Utterances without an alignment: their transcripts need more frames "
+        "than they have, or hold symbols that do not exist. Remove them, "
+        "shorten the transcripts or lower the stride in time.",
     )
     with tf.control_dependencies([check] if check is not None else []):
         return tf.identity(feasible)

@@ -113,6 +113,8 @@ class LogMelSpectrogram(keras.layers.Layer):
     TensorShape([2, 98, 80])
     """
 
+    built: bool
+
     def __init__(
         self,
         num_mel_bins=80,
@@ -172,21 +174,20 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     def build(self, input_shape):
         if self.normalize:
-            self.mean, self.variance, self.count = (
-                self.add_weight(
-                    name=name,
-                    shape=shape,
-                    initializer=initializer,
-                    dtype=dtype,
-                    trainable=False,
-                    autocast=False,
-                )
-                for name, shape, initializer, dtype in (
-                    ("mean", (self.num_mel_bins,), "zeros", "float32"),
-                    ("variance", (self.num_mel_bins,), "ones", "float32"),
-                    ("count", (), "zeros", "int32"),
-                )
-            )
+            bins = (self.num_mel_bins,)
+            self.mean = self._add_statistic("mean", bins, "zeros")
+            self.variance = self._add_statistic("variance", bins, "ones")
+            self.count = self._add_statistic("count", (), "zeros", "int32")
+
+    def _add_statistic(self, name, shape, initializer, dtype="float32"):
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype=dtype,
+            trainable=False,
+            autocast=False,
+        )
 
     def call(self, audio, audio_length=None):
         frames = self._log_mel(ops.cast(audio, "float32"))
@@ -220,7 +221,9 @@ class LogMelSpectrogram(keras.layers.Layer):
     @property
     def is_adapted(self):
         """Whether the statistics of a corpus are known (or not wanted)."""
-        return not self.normalize or (self.built and int(self.count) > 0)
+        return not self.normalize or (
+            self.built and bool(ops.convert_to_numpy(self.count) > 0)
+        )
 
     def adapt(self, data, steps=None):
         """Measures mean and variance of every bin over a corpus.
@@ -280,9 +283,16 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        names = (
-            "num_mel_bins sampling_rate sequence_length sequence_stride "
-            "fft_length window min_freq max_freq min_power normalize"
+        config.update(
+            num_mel_bins=self.num_mel_bins,
+            sampling_rate=self.sampling_rate,
+            sequence_length=self.sequence_length,
+            sequence_stride=self.sequence_stride,
+            fft_length=self.fft_length,
+            window=self.window,
+            min_freq=self.min_freq,
+            max_freq=self.max_freq,
+            min_power=self.min_power,
+            normalize=self.normalize,
         )
-        config.update({name: getattr(self, name) for name in names.split()})
         return config

@@ -17,9 +17,9 @@ class LSTM(keras.layers.LSTM):
     cell state, a sum over time, stays float32.
 
     On a GPU it is Keras's layer, with cuDNN. So it is for what the fast loop
-    does not do: dropout inside the layer, other activations, `use_bias=False`
-    and `unroll`. Weights have Keras's names and shapes; files interchange.
-    The fast loop has no second derivative.
+    does not do: dropout inside the layer, other activations, `use_bias=False`,
+    `unroll` and float64. Weights have Keras's names and shapes; files
+    interchange.
 
     Args:
         units: Integer. Size of the output and of the state.
@@ -55,6 +55,9 @@ class LSTM(keras.layers.LSTM):
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         if mask is None:
             mask = ops.ones(ops.shape(sequences)[:2], dtype="bool")
+        sequences = tf.where(
+            mask[:, :, None], sequences, tf.zeros((), sequences.dtype)
+        )
         mask = tf.transpose(mask)[:, :, None]  # (frames, batch, 1)
         kernel, recurrent_kernel, bias = (
             tf.cast(weight, self.compute_dtype)
@@ -92,6 +95,7 @@ class LSTM(keras.layers.LSTM):
             and self.use_bias
             and not (self.dropout or self.recurrent_dropout or self.unroll)
             and not self.zero_output_for_mask
+            and self.compute_dtype != "float64"
         )
 
 

@@ -13,10 +13,10 @@ class RowConvolution(keras.layers.Layer):
     `output[t, i] = sum over j = 0 .. width - 1 of kernel[j, i] * input[t + j,
     i]`: the current frame and `width - 1` future ones, never a past one, each
     feature by itself. Beyond the end of an utterance the input counts as
-    zero. It gives unidirectional recurrent layers, which can stream, most of
-    what bidirectional ones gain. Elsewhere it is called lookahead
-    convolution. `keras.layers.DepthwiseConv1D` is centered or looks back, and
-    knows no lengths.
+    zero. It lets unidirectional recurrent layers, which can stream, see a
+    little of the future. Elsewhere it is called lookahead convolution.
+    `keras.layers.DepthwiseConv1D` is centered or looks back, and knows no
+    lengths.
 
     Args:
         width: Integer. Frames in the sum, the current one included: tau + 1
@@ -28,7 +28,8 @@ class RowConvolution(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of shape `(batch, frames, features)`.
         num_frames: Optional integer tensor of shape `(batch,)`: real frames
-            of each row. A Keras mask serves where it is left out.
+            of each row. A right-padded Keras mask serves where it is left
+            out.
 
     Output shape:
         That of `inputs`, in the layer's compute dtype. Frames beyond

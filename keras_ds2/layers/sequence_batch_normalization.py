@@ -19,17 +19,19 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
     and `set_weights` interchange.
 
     Args:
-        momentum: Float. Momentum of the moving statistics. Defaults to
-            `0.95`.
+        momentum: Float. Momentum of the moving statistics. Keras's 0.99
+            keeps the initial variance of 1 for hundreds of batches, many
+            times that of LSTM outputs. Defaults to `0.95`.
         epsilon: Float, added to the variance. Defaults to `1e-3`.
         **kwargs: Arguments of `keras.layers.BatchNormalization`, without
-            `axis`.
+            `axis` and `synchronized`: replicas keep their own statistics.
 
     Call arguments:
         inputs: Tensor of shape `(batch, frames, features)` or `(batch,
             frames, frequencies, features)`.
         num_frames: Optional integer tensor of shape `(batch,)`: real frames
-            of each row. A Keras mask serves where it is left out.
+            of each row. A right-padded Keras mask serves where it is left
+            out.
         training: Boolean. Whether to use the batch's own statistics and to
             update the moving ones.
 
@@ -53,6 +55,12 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
     def __init__(self, momentum=0.95, epsilon=1e-3, **kwargs):
         if kwargs.pop("axis", -1) != -1:
             raise ValueError("The features must be the last axis: axis=-1.")
+        if kwargs.get("synchronized"):
+            # Keras ignores it where there is a mask.
+            raise ValueError(
+                "Statistics are those of one replica: `synchronized=True` is "
+                "not supported."
+            )
         super().__init__(axis=-1, momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, num_frames=None, training=None, mask=None):
@@ -60,6 +68,7 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
             num_frames = ops.sum(ops.cast(mask, "int32"), axis=1)
         if num_frames is None:
             return super().call(inputs, training=training)
+        inputs = lengths.zero_padding(inputs, num_frames)
         mask = lengths.sequence_mask(num_frames, ops.shape(inputs)[1])
         if len(inputs.shape) == 4:
             mask = ops.broadcast_to(mask[:, :, None], ops.shape(inputs)[:3])

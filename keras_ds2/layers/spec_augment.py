@@ -124,9 +124,12 @@ class SpecAugment(keras.layers.Layer):
 
     def get_config(self):
         config = super().get_config()
-        names = (
-            "num_freq_masks max_freq_width num_time_masks max_time_width "
-            "max_time_ratio seed"
+        config.update(
+            num_freq_masks=self.num_freq_masks,
+            max_freq_width=self.max_freq_width,
+            num_time_masks=self.num_time_masks,
+            max_time_width=self.max_time_width,
+            max_time_ratio=self.max_time_ratio,
+            seed=self.seed,
         )
-        config.update({name: getattr(self, name) for name in names.split()})
         return config

@@ -91,8 +91,9 @@ class DeepSpeech2(SpeechRecognizer):
     Reference:
         Amodei et al., 2016 (arXiv:1512.02595), section 3. It differs from the
         paper in the reference configuration's LSTM, log-mel features and
-        Adam, and in that recurrent layers normalize their input, which is
-        what cuDNN can run, instead of its projection.
+        dropout; recurrent layers normalize their input, which is what cuDNN
+        can run, instead of its projection; the two directions of a layer do
+        not share input weights; a GRU's candidate is a tanh.
 
     Example:
 
@@ -177,7 +178,7 @@ class DeepSpeech2(SpeechRecognizer):
                 kernel_size[0],
                 strides[0],
                 padding=kernel_size[0] - 1,
-                name=f"num_frames_{i}",
+                name=f"conv_{i}_num_frames",
             )(num_frames)
             if batch_normalization:
                 x = SequenceBatchNormalization(
@@ -195,10 +196,11 @@ class DeepSpeech2(SpeechRecognizer):
                 x = SequenceBatchNormalization(
                     dtype=dtype, name=f"rnn_{i}_norm"
                 )(x, num_frames)
-            x = recurrent_layer(
+            x = _recurrent_layer(
                 rnn_type,
                 rnn_units,
-                merge_mode if bidirectional else None,
+                bidirectional,
+                merge_mode,
                 dtype=dtype,
                 name=f"rnn_{i}",
             )(x, mask=mask)
@@ -232,9 +234,9 @@ class DeepSpeech2(SpeechRecognizer):
         self.window = window
         self.normalize = normalize
         self.spec_augment = spec_augment
-        self.conv_filters = conv_filters
-        self.conv_kernel_sizes = conv_kernel_sizes
-        self.conv_strides = conv_strides
+        self.conv_filters = tuple(conv_filters)
+        self.conv_kernel_sizes = tuple(map(tuple, conv_kernel_sizes))
+        self.conv_strides = tuple(map(tuple, conv_strides))
         self.rnn_type = rnn_type
         self.num_rnn_layers = num_rnn_layers
         self.rnn_units = rnn_units
@@ -247,8 +249,7 @@ class DeepSpeech2(SpeechRecognizer):
         self.alphabet = alphabet
 
 
-def recurrent_layer(rnn_type, units, merge_mode=None, dtype=None, name=None):
-    """Makes one recurrent layer, of two directions if `merge_mode` is given."""
+def _recurrent_layer(rnn_type, units, bidirectional, merge_mode, dtype, name):
     layers = {
         "lstm": LSTM,
         "gru": keras.layers.GRU,
@@ -256,7 +257,7 @@ def recurrent_layer(rnn_type, units, merge_mode=None, dtype=None, name=None):
             keras.layers.SimpleRNN, activation=clipped_relu
         ),
     }
-    if rnn_type not in layers or merge_mode not in (None, "sum", "concat"):
+    if rnn_type not in layers or merge_mode not in ("sum", "concat"):
         raise ValueError(
             f"`rnn_type` must be one of {list(layers)}, `merge_mode` 'sum' or "
             f"'concat'. Received: rnn_type={rnn_type!r}, "
@@ -265,7 +266,7 @@ def recurrent_layer(rnn_type, units, merge_mode=None, dtype=None, name=None):
     layer = layers[rnn_type](
         units, return_sequences=True, dtype=dtype, name=name
     )
-    if merge_mode is None:
+    if not bidirectional:
         return layer
     return keras.layers.Bidirectional(
         layer, merge_mode=merge_mode, dtype=dtype, name=name

@@ -3,6 +3,7 @@
 import inspect
 import os
 
+import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -67,6 +68,9 @@ class SpeechRecognizer(keras.Model):
             y["label_length"],
             y_pred["logit_length"],
         )
+        if isinstance(sample_weight, dict):
+            # With arrays, Keras gives each target a copy.
+            sample_weight = sample_weight["label_length"]
         if sample_weight is not None:
             losses *= ops.cast(sample_weight, losses.dtype)
         loss = ops.mean(losses) + sum(self.losses)
@@ -86,8 +90,11 @@ class SpeechRecognizer(keras.Model):
         hypotheses = tokenizer.detokenize(labels)
         self.word_errors.update_state(references, hypotheses)
         self.character_errors.update_state(references, hypotheses)
-        feasible = lengths.is_feasible(
-            y["labels"], y["label_length"], y_pred["logit_length"]
+        feasible = self.ctc.is_feasible(
+            y["labels"],
+            y_pred["logits"],
+            y["label_length"],
+            y_pred["logit_length"],
         )
         self.infeasible.update_state(~feasible)
         return self.get_metrics_result()
@@ -96,8 +103,8 @@ class SpeechRecognizer(keras.Model):
         if not self.get_layer("log_mel").is_adapted:
             raise ValueError(
                 "The features have no corpus statistics yet. Call "
-                "`model.adapt(dataset)` before `fit`, or build the model with "
-                "`normalize=False` to train without."
+                "`model.adapt(dataset.one_pass())` before `fit`, or build the "
+                "model with `normalize=False` to train without."
             )
         self._refuse_compiled_losses()
         return super().make_train_function(force)
@@ -157,8 +164,12 @@ class SpeechRecognizer(keras.Model):
     def transcribe_batch(self, inputs):
         """Transcribes one padded batch, `{"audio", "audio_length"}`."""
         outputs = self.predict_on_batch(inputs)
+        # Under a distribution strategy every replica sees the whole batch.
+        num_utterances = len(inputs["audio_length"])
         labels = greedy_decode(
-            outputs["logits"], outputs["logit_length"], self.ctc.blank_index
+            outputs["logits"][:num_utterances],
+            outputs["logit_length"][:num_utterances],
+            self.ctc.blank_index,
         )
         return self._tokenizer().detokenize(labels)
 
@@ -200,9 +211,49 @@ class SpeechRecognizer(keras.Model):
 
     # === Saving ===
 
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """As Keras's, but refuses a file of a model with more layers.
+
+        Args:
+            filepath: `.weights.h5` or `.keras` file.
+            skip_mismatch: Boolean. Whether to load what fits. Defaults to
+                `False`.
+            **kwargs: Arguments of `keras.Model.load_weights`.
+
+        Raises:
+            ValueError: If the weights do not belong to this architecture.
+        """
+        if not skip_mismatch and str(filepath).endswith(".weights.h5"):
+            stored = _count_arrays(filepath)
+            if stored > len(self.weights):
+                raise ValueError(
+                    f"The weights file '{filepath}' holds {stored} arrays, "
+                    f"the model has {len(self.weights)}: it belongs to a "
+                    "model with more layers. Build the model with the "
+                    "arguments that the weights were saved with."
+                )
+        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
     def get_config(self):
         """The arguments of the subclass, by name."""
-        names = inspect.signature(type(self).__init__).parameters
-        config = {n: getattr(self, n) for n in names if n != "self"}
+        classes = type(self).__mro__
+        config = {
+            name: getattr(self, name)
+            for cls in classes[: classes.index(SpeechRecognizer)]
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        }
         config["dtype"] = keras.dtype_policies.serialize(self.dtype_policy)
         return config
+
+
+def _count_arrays(filepath):
+    count = 0
+
+    def visit(name, item):
+        nonlocal count
+        count += name.startswith("layers/") and isinstance(item, h5py.Dataset)
+
+    with h5py.File(filepath, "r") as file:
+        file.visititems(visit)
+    return count

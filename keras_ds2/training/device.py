@@ -65,8 +65,8 @@ def use_mixed_precision(name: str = "auto") -> str:
 
     Args:
         name: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"`, or `"auto"`:
-            `mixed_float16` if a GPU is visible (see `use_device`), which has
-            units for it since 2017, else `float32`. Defaults to `"auto"`.
+            `mixed_float16` if a GPU is visible (see `use_device`), else
+            `float32`. Defaults to `"auto"`.
 
     Returns:
         The name of the policy.

@@ -46,7 +46,7 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
     the transcripts, and counts with jiwer.
 
     Args:
-        model: A `DeepSpeech2`, or another `SpeechRecognizer`.
+        model: A `DeepSpeech2`.
         dataset: A `SpeechDataset`.
 
     Returns:
@@ -57,7 +57,7 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
     >>> import keras_ds2
     >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
     >>> dataset = keras_ds2.data.prepare_dataset(
-    ...     "tests/data/LibriSpeech", "dev-clips", model, batch_size=2
+    ...     "tests/data/LibriSpeech", ["dev-clips"], model, batch_size=2
     ... )
     >>> result = keras_ds2.evaluate(model, dataset)
     >>> len(result.utterances)

@@ -86,7 +86,7 @@ def plot_transcription(
     """Draws one utterance: log-mel, character posteriors, both texts.
 
     Args:
-        model: A `DeepSpeech2`, or another `SpeechRecognizer`.
+        model: A `DeepSpeech2`.
         audio: Audio file.
         reference: What was said.
         path: File to write, such as `"utterance.png"`.

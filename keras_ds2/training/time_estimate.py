@@ -23,7 +23,7 @@ class TimeEstimate(keras.callbacks.Callback):
     >>> import keras_ds2
     >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
     >>> dataset = keras_ds2.data.prepare_dataset(
-    ...     "tests/data/LibriSpeech", "train-clips", model, batch_size=2
+    ...     "tests/data/LibriSpeech", ["train-clips"], model, batch_size=2
     ... )
     >>> callback = keras_ds2.TimeEstimate(dataset, num_steps=120)
     """
@@ -40,7 +40,7 @@ class TimeEstimate(keras.callbacks.Callback):
             self.start = time.monotonic()
         if self.count == _LAST_STEP:
             elapsed = time.monotonic() - self.start
-            now = int(self.model.optimizer.iterations)
+            now = int(self.model.optimizer.iterations.numpy())
             speech = sum(
                 row.duration
                 for step in range(now - _LAST_STEP + _FIRST_STEP, now)
