@@ -34,10 +34,18 @@ the figures `curves.png` and `utterance.png`.
 
 import argparse
 import ast
+import csv
+import importlib.util
 import inspect
 import os
+import re
+import sys
+
+# Before TensorFlow is imported: its start-up lines frighten without need.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import tensorflow as tf
 
 import keras_ds2
 
@@ -79,11 +87,11 @@ def parse_arguments(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
-    def add(flag, default=None, help="", **kwargs):
+    def add(flag, default=None, help="", group=parser, **kwargs):
         if default is not None:
             kwargs["type"] = type(default)
             help += " (default: %(default)s)"
-        parser.add_argument(flag, default=default, help=help, **kwargs)
+        group.add_argument(flag, default=default, help=help, **kwargs)
 
     add("--data", help="folder of the subsets; without it, a self-test")
     add("--train", "train-clean-100", "subsets or manifests, by commas")
@@ -104,11 +112,15 @@ def parse_arguments(argv=None):
     add("--clipnorm", 400.0, "of all gradients together")
     add("--stop-at-wer", 0.0, "end as soon as val_wer is below")
     add("--max-duration", type=float, help="seconds; longer is invalid")
-    add("--on-invalid", "error", "utterances", choices=("error", "skip"))
+    add("--on-invalid", "error", "what to do with utterances that cannot be "
+        "used", choices=("error", "skip"))  # fmt: skip
     add("--seed", 0, "of weights, dropout and order")
     add("--device", "auto", "auto, cpu or cuda:N")
-    add("--mixed-precision", "auto", "or float32, mixed_(b)float16")
-    # Every argument of the model is a flag of the same name.
+    add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
+        "mixed_float16 or mixed_bfloat16")  # fmt: skip
+    group = parser.add_argument_group(
+        "model", "explained in help(keras_ds2.DeepSpeech2); defaults as there"
+    )
     signature = inspect.signature(keras_ds2.DeepSpeech2).parameters
     arguments = {n: p.default for n, p in signature.items()}
     del arguments["dtype"], arguments["name"]
@@ -119,7 +131,7 @@ def parse_arguments(argv=None):
         elif isinstance(default, tuple):
             kwargs = {"type": ast.literal_eval}
         flag = f"--{name.replace('_', '-')}"
-        add(flag, help=f"model (reference: {default!r})", **kwargs)
+        add(flag, help=f"reference: {default!r}", group=group, **kwargs)
 
     if parser.parse_known_args(argv)[0].data is None:
         parser.set_defaults(**SELF_TEST)
@@ -131,13 +143,25 @@ def parse_arguments(argv=None):
     return args
 
 
+def best_so_far(log):
+    """The lowest `val_wer` of a run that goes on, if it is one."""
+    if not os.path.exists(log):
+        return None
+    with open(log, newline="") as file:
+        rates = [float(row["val_wer"]) for row in csv.DictReader(file)]
+    return min(rates, default=None)
+
+
 def train(args):
-    log, backup = f"{args.run}/log.csv", f"{args.run}/backup"
-    if os.path.exists(log) and not os.path.exists(backup):
+    if os.path.exists(f"{args.run}/model.keras"):
         raise SystemExit(
             f"{args.run} holds a finished run. Choose another folder by "
             "--run, or delete it."
         )
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SystemExit("Figures need matplotlib: pip install '.[plot]'")
+    os.makedirs(args.run, exist_ok=True)
+    log = f"{args.run}/log.csv"
     device = keras_ds2.use_device(args.device)
     precision = keras_ds2.use_mixed_precision(args.mixed_precision)
     keras.utils.set_random_seed(args.seed)
@@ -146,7 +170,7 @@ def train(args):
     train_set, validation_set = (
         keras_ds2.data.prepare_dataset(
             args.data,
-            names.split(","),
+            names.replace(" ", "").split(","),
             model,
             args.batch_size,
             args.seed,
@@ -155,9 +179,10 @@ def train(args):
         )
         for names in (args.train, args.validation)
     )
-    # The second pass: the first begins with the shortest utterances.
-    sample = train_set.stream(lambda: len(train_set))
-    model.adapt(sample, steps=min(len(train_set), 500))
+    if model.normalize:
+        # The second pass: the first begins with the shortest utterances.
+        sample = train_set.stream(lambda: len(train_set))
+        model.adapt(sample, steps=min(len(train_set), 500))
     schedule = keras_ds2.WarmupSchedule(
         args.warmup_dim, args.warmup_steps, args.lr_scale, args.max_lr
     )
@@ -181,16 +206,16 @@ def train(args):
         if logs["val_wer"] < args.stop_at_wer:
             model.stop_training = True
 
-    os.makedirs(args.run, exist_ok=True)
     model.fit(
         # Resumed, it goes on with the batch at which it was stopped.
         train_set.stream(lambda: int(model.optimizer.iterations.numpy())),
         shuffle=False,  # the stream has its own order
+        verbose="auto" if sys.stdout.isatty() else 2,
         steps_per_epoch=steps_per_epoch,
         epochs=-(-num_steps // steps_per_epoch),
         validation_data=validation_set.one_pass(),
         callbacks=[
-            keras.callbacks.BackupAndRestore(backup),
+            keras.callbacks.BackupAndRestore(f"{args.run}/backup"),
             keras.callbacks.CSVLogger(log, append=True),
             keras.callbacks.TensorBoard(args.run),
             keras.callbacks.ModelCheckpoint(
@@ -198,6 +223,7 @@ def train(args):
                 "val_wer",
                 mode="min",
                 save_best_only=True,
+                initial_value_threshold=best_so_far(log),
             ),  # fmt: skip
             keras.callbacks.LambdaCallback(on_epoch_end=stop_at_wer),
             keras.callbacks.TerminateOnNaN(),
@@ -210,6 +236,8 @@ def train(args):
 
 def main(argv=None):
     args = parse_arguments(argv)
+    if args.data == CLIPS:
+        print("A self-test: six bundled clips are learned by heart.")
     model, validation_set = train(args)
     result = keras_ds2.evaluate(model, validation_set)
     print(result.report(num_worst=6))
@@ -227,4 +255,16 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    fault = None
+    try:
+        main()
+    except (keras_ds2.AudioError, keras_ds2.data.CorpusError) as error:
+        fault = str(error)
+    except tf.errors.OpError as error:  # a file that broke after indexing
+        found = re.search("AudioError: (.*)", error.message)
+        if not found:
+            raise
+        fault = found[1]
+    # Here, where the traceback no longer holds the stream of batches open.
+    if fault:
+        sys.exit(fault)

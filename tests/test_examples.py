@@ -4,10 +4,15 @@ the examples: their files, their messages, and a falling loss."""
 import csv
 import importlib.util
 import inspect
+import json
 import pathlib
+import subprocess
+import sys
 
 import keras
+import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
 import keras_ds2
@@ -121,7 +126,7 @@ def test_errors_come_before_training(
     argv = ["--data", CLIPS, "--run", str(run), *TRAIN, *flags]
     with pytest.raises((ValueError, SystemExit), match=f"(?s){message}"):
         example.main(argv)
-    assert not run.exists()
+    assert not list(run.glob("*"))  # nothing that another try stumbles over
 
 
 def test_trains_evaluates_and_draws(example, tmp_path, capsys):
@@ -176,3 +181,60 @@ def test_self_test_learns(example, tmp_path, capsys):
     first, last = read_log(run)
     assert float(last["loss"]) < 0.8 * float(first["loss"])
     assert float(last["cer"]) < float(first["cer"])
+
+
+def test_goes_on_where_it_was_stopped(example, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "log.csv").touch()  # stopped in the first epoch
+    argv = ["--data", CLIPS, "--run", str(run), *TRAIN, "--no-normalize"]
+    argv += ["--batch-size=3", "--epochs=2", "--device=cpu"]
+    with monkeypatch.context() as patch:  # as if stopped after its last epoch
+        patch.setattr(
+            keras.callbacks.BackupAndRestore, "on_train_end", lambda *_: None
+        )
+        example.main([*argv, "--epochs=1"])
+    (run / "model.keras").unlink()
+    # The best of the stopped run stays the best.
+    [row] = read_log(run)
+    with open(run / "log.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row | {"val_wer": 0.0})
+    marker = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=3)
+    marker.save(run / "best.keras")
+    example.main(argv)
+    assert keras.models.load_model(run / "best.keras").rnn_units == 3
+    assert [row["epoch"] for row in read_log(run)] == ["0", "1"]
+
+
+def test_command_line_tells_a_fault_in_one_line(tmp_path):
+    broken = tmp_path / "broken.wav"
+    samples = np.zeros(16000, "float32")
+    samples[100] = np.nan  # found only when it is decoded
+    soundfile.write(broken, samples, 16000, subtype="FLOAT")
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"audio": "broken.wav", "text": "go"})
+    )
+    for names, fault in (
+        ("a.jsonl", f"Audio file '{broken}' holds 1 NaN"),
+        ("b.jsonl", f"Manifest '{tmp_path / 'b.jsonl'}' does not exist"),
+    ):
+        result = subprocess.run(
+            [
+                sys.executable,
+                ROOT / "examples" / "train_librispeech.py",
+                f"--data={tmp_path}",
+                f"--train={names}",
+                f"--validation={names}",
+                f"--run={tmp_path / 'run'}",
+                "--device=cpu",
+                *SMALL,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        assert result.stderr.splitlines()[-1].startswith(fault)

@@ -1,7 +1,7 @@
 """Utterances in, batches out: composed once by length, decoded on the way."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -130,7 +130,9 @@ class SpeechDataset:
         """Reads every batch once, from the shortest to the longest."""
         return self._read(lambda: iter(self.batches), len(self))
 
-    def stream(self, first_batch=lambda: 0) -> tf.data.Dataset:
+    def stream(
+        self, first_batch: Callable[[], int] | None = None
+    ) -> tf.data.Dataset:
         """Reads pass after pass without end.
 
         Args:
@@ -143,7 +145,10 @@ class SpeechDataset:
             `tf.data.Dataset` for `fit(..., steps_per_epoch=...)`.
         """
         return self._read(
-            lambda: map(self.batch_at, itertools.count(first_batch())),
+            lambda: map(
+                self.batch_at,
+                itertools.count(first_batch() if first_batch else 0),
+            ),
             tf.data.INFINITE_CARDINALITY,
         )
 

@@ -14,6 +14,8 @@ from keras_ds2.data.corpus import (
 from keras_ds2.data.dataset import SpeechDataset
 from keras_ds2.data.durations import add_durations
 
+_MANIFESTS = (".jsonl", ".json")
+
 
 def prepare_dataset(
     root: str | os.PathLike[str],
@@ -34,7 +36,7 @@ def prepare_dataset(
     Args:
         root: Folder that holds the subsets or manifests.
         names: List of subsets of LibriSpeech and of manifests, which end in
-            `.jsonl`.
+            `.jsonl` or `.json`.
         model: A `DeepSpeech2`; gives alphabet,
             sampling rate and frame counts.
         batch_size: Integer. Utterances in a batch.
@@ -97,9 +99,9 @@ def _read(
             "Subsets and manifests must be a list without repeats. Received: "
             f"{names!r}"
         )
-    subsets = [name for name in names if not name.endswith(".jsonl")]
+    subsets = [name for name in names if not name.endswith(_MANIFESTS)]
     if subsets:
         yield from read_librispeech(root, subsets)
     for name in names:
-        if name.endswith(".jsonl"):
+        if name.endswith(_MANIFESTS):
             yield from read_manifest(os.path.join(root, name))

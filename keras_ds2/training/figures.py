@@ -67,6 +67,7 @@ def plot_learning_curves(
                 values = [float(row[key]) * factor for row in rows]
                 axes.plot(epochs, values, marker=".", label=legend)
         axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         # The first epochs insert hundreds of characters, and would flatten
         # all that follows.
         axes.set_ylim(0, None if name == "loss" else 110)
@@ -128,7 +129,8 @@ def plot_transcription(
         extent=(0, seconds, 0, frames.shape[1]),
     )
     top.set(ylabel="mel bin", title=f"said:   {reference}", xlim=(0, seconds))
-    symbols = ["blank", *model.alphabet.replace(" ", "␣")]
+    symbols = ["blank", *model.alphabet]
+    symbols = ["space" if symbol == " " else symbol for symbol in symbols]
     bottom.imshow(
         posteriors[:, : len(symbols)].T,
         aspect="auto",

@@ -48,8 +48,13 @@ class TimeEstimate(keras.callbacks.Callback):
             )
             steps_left = self.num_steps - now
             speech_left = self.dataset.duration * steps_left / len(self.dataset)
-            hours = elapsed / speech * speech_left / 3600
+            minutes = elapsed / speech * speech_left / 60
+            left = (
+                f"{minutes:.0f} min"
+                if minutes < 120
+                else f"{minutes / 60:.0f} h"
+            )
             print(
-                f"\n{speech / elapsed:.0f} s of speech per second: "
-                f"{hours:.1f} h for the {steps_left:,} steps that are left"
+                f"\n{speech / elapsed:.0f} s of speech per second: about "
+                f"{left} for the {steps_left:,} steps that are left"
             )
