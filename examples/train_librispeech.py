@@ -158,8 +158,9 @@ def train(args):
             f"{args.run} holds a finished run. Choose another folder by "
             "--run, or delete it."
         )
-    if importlib.util.find_spec("matplotlib") is None:
-        raise SystemExit("Figures need matplotlib: pip install '.[plot]'")
+    for name in ("matplotlib", "tensorboard"):
+        if importlib.util.find_spec(name) is None:
+            raise SystemExit(f"{name} is missing: pip install '.[plot]'")
     os.makedirs(args.run, exist_ok=True)
     log = f"{args.run}/log.csv"
     device = keras_ds2.use_device(args.device)
