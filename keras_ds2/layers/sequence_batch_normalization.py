@@ -1,9 +1,12 @@
 """Batch normalization that counts real frames only."""
 
+import math
+
 import keras
 from keras import ops
 
 from keras_ds2 import lengths
+from keras_ds2.replicas import sum_over_replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
@@ -14,8 +17,9 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
     are taken over every utterance and every frame of it, but never over
     padding, for inputs with and without a frequency axis (Keras refuses a
     `(batch, time)` mask on 4-D inputs). The features are the last axis.
-    Statistics are computed and kept in float32 under every dtype policy.
-    Weights have the names, shapes and order of Keras's layer, so `get_weights`
+    Statistics are computed and kept in float32 under every dtype policy, and
+    are those of the whole batch also where several devices share it. Weights
+    have the names, shapes and order of Keras's layer, so `get_weights`
     and `set_weights` interchange.
 
     Args:
@@ -24,7 +28,7 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
             times that of LSTM outputs. Defaults to `0.95`.
         epsilon: Float, added to the variance. Defaults to `1e-3`.
         **kwargs: Arguments of `keras.layers.BatchNormalization`, without
-            `axis` and `synchronized`: replicas keep their own statistics.
+            `axis`, `renorm` and `synchronized` (which it always is).
 
     Call arguments:
         inputs: Tensor of shape `(batch, frames, features)` or `(batch,
@@ -55,25 +59,53 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
     def __init__(self, momentum=0.95, epsilon=1e-3, **kwargs):
         if kwargs.pop("axis", -1) != -1:
             raise ValueError("The features must be the last axis: axis=-1.")
-        if kwargs.get("synchronized"):
-            # Keras ignores it where there is a mask.
-            raise ValueError(
-                "Statistics are those of one replica: `synchronized=True` is "
-                "not supported."
-            )
+        for name in ("renorm", "synchronized"):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"`{name}=True` is not supported. (Statistics are those "
+                    "of all replicas in any case.)"
+                )
         super().__init__(axis=-1, momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, num_frames=None, training=None, mask=None):
-        if num_frames is None and mask is not None:
-            num_frames = ops.sum(ops.cast(mask, "int32"), axis=1)
+        batch, frames = ops.shape(inputs)[:2]
         if num_frames is None:
-            return super().call(inputs, training=training)
-        inputs = lengths.zero_padding(inputs, num_frames)
-        mask = lengths.sequence_mask(num_frames, ops.shape(inputs)[1])
-        if len(inputs.shape) == 4:
-            mask = ops.broadcast_to(mask[:, :, None], ops.shape(inputs)[:3])
-        outputs = super().call(inputs, training=training, mask=mask)
+            num_frames = (
+                ops.full((batch,), frames, dtype="int32")
+                if mask is None
+                else ops.sum(ops.cast(mask, "int32"), axis=1)
+            )
+        x = lengths.zero_padding(ops.cast(inputs, "float32"), num_frames)
+        if training and self.trainable:
+            mean, variance = self._moments_of_real_frames(x, num_frames)
+            for moving, batch_value in (
+                (self.moving_mean, mean),
+                (self.moving_variance, variance),
+            ):
+                moving.assign(
+                    moving * self.momentum + batch_value * (1 - self.momentum)
+                )
+        else:
+            mean, variance = self.moving_mean, self.moving_variance
+        factor = ops.rsqrt(variance + self.epsilon)
+        if self.scale:
+            factor *= self.gamma
+        offset = -mean * factor
+        if self.center:
+            offset += self.beta
+        outputs = ops.cast(x * factor + offset, self.compute_dtype)
         return lengths.zero_padding(outputs, num_frames)
+
+    def _moments_of_real_frames(self, x, num_frames):
+        """Mean and variance of each feature; `x` is zero in the padding."""
+        axes = list(range(len(x.shape) - 1))
+        positions = math.prod(x.shape[2:-1])  # frequencies
+        count = ops.cast(ops.sum(num_frames) * positions, "float32")
+        count = ops.maximum(sum_over_replicas(count), 1.0)
+        mean = sum_over_replicas(ops.sum(x, axes)) / count
+        deviation = lengths.zero_padding(x - mean, num_frames)
+        variance = sum_over_replicas(ops.sum(ops.square(deviation), axes))
+        return mean, variance / count
 
     def compute_output_shape(self, inputs_shape, num_frames_shape=None):
         return inputs_shape

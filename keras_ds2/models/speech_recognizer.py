@@ -1,4 +1,4 @@
-"""What all models share: loss, metrics, transcripts. No architecture."""
+"""What all models share: transcripts and saving. No architecture."""
 
 import inspect
 import os
@@ -6,18 +6,14 @@ import os
 import h5py
 import keras
 import numpy as np
-import tensorflow as tf
-from keras import ops
 
-from keras_ds2 import lengths
 from keras_ds2.audio import load_audio, pad_samples
 from keras_ds2.decoding.greedy import greedy_decode
-from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
-from keras_ds2.layers.ctc_layer import CTCLayer
 from keras_ds2.layers.output_length import OutputLength
+from keras_ds2.models.ctc_model import CTCModel
 
 
-class SpeechRecognizer(keras.Model):
+class SpeechRecognizer(CTCModel):
     """A functional model from samples to logits that trains with CTC.
 
     A subclass builds its graph in `__init__`: a `LogMelSpectrogram` named
@@ -37,12 +33,6 @@ class SpeechRecognizer(keras.Model):
         # A functional model ignores `dtype`, yet `compile` asks the model and
         # not its layers whether float16 needs loss scaling.
         self.dtype_policy = keras.dtype_policies.get(dtype)
-        self.ctc = CTCLayer(dtype="float32")
-        self.word_errors = WordErrorRate(name="wer")
-        self.character_errors = CharacterErrorRate(name="cer")
-        self.infeasible = keras.metrics.Sum(name="infeasible")
-
-    # === Training ===
 
     def adapt(self, data, steps=None):
         """Measures the corpus statistics that features are normalized by.
@@ -51,77 +41,6 @@ class SpeechRecognizer(keras.Model):
         `LogMelSpectrogram.adapt` for the arguments.
         """
         self.get_layer("log_mel").adapt(data, steps)
-
-    def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """Mean CTC loss of the utterances, plus the layers' own losses."""
-        if not isinstance(y, dict) or not {"labels", "label_length"} <= set(y):
-            raise ValueError(
-                "Targets must be a dictionary of `labels` (batch, max_labels) "
-                "and `label_length` (batch,), as `SpeechDataset` gives them. "
-                f"Received: {y}"
-            )
-        losses = self.ctc.loss(
-            y["labels"],
-            y_pred["logits"],
-            y["label_length"],
-            y_pred["logit_length"],
-        )
-        if isinstance(sample_weight, dict):
-            # With arrays, Keras gives each target a copy.
-            sample_weight = sample_weight["label_length"]
-        if sample_weight is not None:
-            losses *= ops.cast(sample_weight, losses.dtype)
-        loss = ops.mean(losses) + sum(self.losses)
-        # Gradients of replicas are summed, and Keras scales only its own.
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Counts word and character errors of the greedy transcripts."""
-        tokenizer = self._tokenizer()
-        labels = greedy_decode(
-            y_pred["logits"], y_pred["logit_length"], self.ctc.blank_index
-        )
-        padding = ~lengths.sequence_mask(
-            y["label_length"], ops.shape(y["labels"])[1]
-        )
-        references = tokenizer.detokenize(ops.where(padding, -1, y["labels"]))
-        hypotheses = tokenizer.detokenize(labels)
-        self.word_errors.update_state(references, hypotheses)
-        self.character_errors.update_state(references, hypotheses)
-        feasible = self.ctc.is_feasible(
-            y["labels"],
-            y_pred["logits"],
-            y["label_length"],
-            y_pred["logit_length"],
-        )
-        self.infeasible.update_state(~feasible)
-        return self.get_metrics_result()
-
-    def make_train_function(self, force=False):
-        if not self.get_layer("log_mel").is_adapted:
-            raise ValueError(
-                "The features have no corpus statistics yet. Call "
-                "`model.adapt(dataset.one_pass())` before `fit`, or build the "
-                "model with `normalize=False` to train without."
-            )
-        self._refuse_compiled_losses()
-        return super().make_train_function(force)
-
-    def make_test_function(self, force=False):
-        self._refuse_compiled_losses()
-        return super().make_test_function(force)
-
-    def _refuse_compiled_losses(self):
-        config = self.get_compile_config()
-        for name in ("loss", "metrics", "weighted_metrics"):
-            if config.get(name):
-                raise ValueError(
-                    f"`compile({name}=...)` has no effect: the model computes "
-                    "the CTC loss, WER and CER itself. Call "
-                    "`compile(optimizer)` only."
-                )
 
     # === Inference ===
 
