@@ -182,7 +182,7 @@ def train(args):
     )
     if model.normalize:
         # The second pass: the first begins with the shortest utterances.
-        sample = train_set.stream(lambda: len(train_set))
+        sample = train_set.stream(first_step=len(train_set))
         model.adapt(sample, steps=min(len(train_set), 500))
     schedule = keras_ds2.WarmupSchedule(
         args.warmup_dim, args.warmup_steps, args.lr_scale, args.max_lr
@@ -203,13 +203,16 @@ def train(args):
         f"in {precision}: {num_steps:,} steps for {args.epochs} passes"
     )
 
+    def set_position(logs):
+        # Resumed, it goes on with the batch at which it was stopped.
+        train_set.first_step = int(model.optimizer.iterations.numpy())
+
     def stop_at_wer(epoch, logs):
         if logs["val_wer"] < args.stop_at_wer:
             model.stop_training = True
 
     model.fit(
-        # Resumed, it goes on with the batch at which it was stopped.
-        train_set.stream(lambda: int(model.optimizer.iterations.numpy())),
+        train_set.stream(),
         shuffle=False,  # the stream has its own order
         verbose="auto" if sys.stdout.isatty() else 2,
         steps_per_epoch=steps_per_epoch,
@@ -217,6 +220,7 @@ def train(args):
         validation_data=validation_set.one_pass(),
         callbacks=[
             keras.callbacks.BackupAndRestore(f"{args.run}/backup"),
+            keras.callbacks.LambdaCallback(on_train_begin=set_position),
             keras.callbacks.CSVLogger(log, append=True),
             keras.callbacks.TensorBoard(args.run),
             keras.callbacks.ModelCheckpoint(

@@ -128,10 +128,11 @@ def test_order_is_a_function_of_seed_and_pass(beeps):
 def test_stream_goes_on_where_another_stopped(first, beeps):
     dataset = SpeechDataset(beeps(*np.linspace(0.1, 0.2, 5)), 1, seed=3)
     expected = fingerprints(dataset.stream(), first + 8)
-    position = {"first": None}
-    stream = dataset.stream(first_batch=lambda: position["first"])
-    position["first"] = first  # Asked only when reading begins.
+    stream = dataset.stream()
+    dataset.first_step = first  # Asked only when an iterator is made.
     assert fingerprints(stream, 8) == expected[first:]
+    assert fingerprints(dataset.stream(first_step=first), 8) == expected[first:]
+    assert fingerprints(dataset.stream(first_step=0), 1) == expected[:1]
 
 
 def test_equal_durations_are_ordered_by_name(beeps):

@@ -43,6 +43,7 @@ NAMES = [
     "use_mixed_precision",
 ]
 DATA_NAMES = [
+    "Augmentation",
     "CorpusError",
     "Rejected",
     "SpeechDataset",

@@ -1,5 +1,6 @@
 """From corpora on disk to batches."""
 
+from keras_ds2.data.augment import Augmentation
 from keras_ds2.data.checks import (
     Rejected,
     check_utterances,
@@ -16,6 +17,7 @@ from keras_ds2.data.durations import add_durations
 from keras_ds2.data.prepare import prepare_dataset
 
 __all__ = [
+    "Augmentation",
     "CorpusError",
     "Rejected",
     "SpeechDataset",

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from keras_ds2.data.corpus import CorpusError, Utterance
 from keras_ds2.lengths import required_frames
@@ -115,7 +116,7 @@ def check_utterances(
     >>> len(kept), rejected[0].reason
     (1, 'unknown_characters')
     """
-    validate_on_invalid(on_invalid)
+    validate_choice("on_invalid", on_invalid)
     kept: list[Utterance] = []
     rejected: list[Rejected] = []
     for utterance in utterances:
@@ -135,18 +136,22 @@ def check_utterances(
         else:
             kept.append(utterance)
     if rejected and on_invalid == "error":
-        raise CorpusError(
-            f"{describe_rejected(rejected)}\nMend them, or pass "
-            "`on_invalid='skip'` to leave them out."
-        )
+        refuse(rejected)
     return kept, rejected
 
 
-def validate_on_invalid(on_invalid: str) -> None:
-    if on_invalid not in ("error", "skip"):
+def refuse(rejected: Sequence[Rejected]) -> NoReturn:
+    """Raises the error that names unusable utterances."""
+    raise CorpusError(
+        f"{describe_rejected(rejected)}\nMend them, or pass "
+        "`on_invalid='skip'` to leave them out."
+    )
+
+
+def validate_choice(name: str, value: str) -> None:
+    if value not in ("error", "skip"):
         raise ValueError(
-            '`on_invalid` must be "error" or "skip". Received: '
-            f"on_invalid={on_invalid!r}"
+            f'`{name}` must be "error" or "skip". Received: {name}={value!r}'
         )
 
 

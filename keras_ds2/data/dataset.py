@@ -1,14 +1,24 @@
-"""Utterances in, batches out: composed once by length, decoded on the way."""
+"""Utterances in, batches out, as `tf.data`: by number, decoded on the way."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_ds2.audio import load_audio, pad_samples
+from keras_ds2.data.augment import Augmentation
+from keras_ds2.data.checks import Rejected, validate_choice
+from keras_ds2.data.composition import (
+    batch_order,
+    compose_batches,
+    digest,
+    validate_counts,
+    validate_rows,
+)
 from keras_ds2.data.corpus import Utterance
-from keras_ds2.text import DEFAULT_ALPHABET, unknown_characters
+from keras_ds2.data.reading import BatchReader, Recording, pad_recordings
+from keras_ds2.text import DEFAULT_ALPHABET
 
 
 class SpeechDataset:
@@ -35,15 +45,45 @@ class SpeechDataset:
     Args:
         utterances: Sequence of `Utterance` with durations: the first of what
             `keras_ds2.data.check_utterances` returns.
-        batch_size: Integer. Utterances in a batch; the last one may be
-            smaller.
+        batch_size: Integer. Most utterances in a batch; a multiple of
+            `num_replicas`.
         sampling_rate: Integer, Hz; files at other rates are resampled.
             Defaults to `16000`.
         alphabet: String, the model's. Defaults to space, apostrophe, a to z.
-        seed: Integer, for the order of batches. Defaults to `0`.
+        seed: Integer, for the order of batches and for augmentation. Defaults
+            to `0`.
+        max_frames_per_batch: Integer. Most frames in a batch, padding
+            included: its rows times its longest row, in frames of 25 ms each
+            10 ms, at the slowest speed of the augmentation. Defaults to
+            `None`: no limit but `batch_size`.
+        num_replicas: Integer. Devices that share a batch: each batch has a
+            multiple of it. The longest utterances, at most
+            `num_replicas - 1`, are left over and dropped. Defaults to `1`.
+        augmentation: `Augmentation` for `stream`; `one_pass` is never
+            altered. Defaults to `None`.
+        on_bad_audio: What to do about a file that fails when it is decoded.
+            `"error"`: end. `"skip"`: in `stream` its place is taken by the
+            next good row of its batch, or by the next batch where all are
+            bad, so that neither counts nor shares change; in `one_pass` it
+            is left out. Defaults to `"error"`.
+        bad_audio_report: Path of a file to which each bad file is added as a
+            JSON line (`audio`, `source`, `reason`, `detail`). Defaults to
+            `None`.
+        min_duration: Float, seconds; shorter recordings are bad. Defaults to
+            `0.025`, one window: less gives no frame.
+
+    Attributes:
+        batches: List of lists of `Utterance`, from short to long.
+        left_over: List of the `Utterance`s that were dropped.
+        duration: Seconds of all batches, without padding.
+        first_step: Integer, the step at which `stream` begins to read, asked
+            when an iterator is made. `0` unless set; training that goes on
+            at step n sets n.
 
     Raises:
-        ValueError: If there are no utterances, or one has no duration.
+        ValueError: If there are no utterances, one has no duration or
+            characters outside the alphabet, or an argument is out of range.
+        CorpusError: If an utterance alone exceeds `max_frames_per_batch`.
 
     Reference:
         Amodei et al., 2016 (arXiv:1512.02595), section 3.3 (SortaGrad).
@@ -71,38 +111,46 @@ class SpeechDataset:
         sampling_rate: int = 16000,
         alphabet: str = DEFAULT_ALPHABET,
         seed: int = 0,
+        max_frames_per_batch: int | None = None,
+        num_replicas: int = 1,
+        augmentation: Augmentation | None = None,
+        on_bad_audio: str = "error",
+        bad_audio_report: str | os.PathLike[str] | None = None,
+        min_duration: float = 0.025,
     ):
-        if not utterances or batch_size < 1:
-            raise ValueError(
-                "A data set needs utterances and a positive `batch_size`. "
-                f"Received: {len(utterances)} utterances, "
-                f"batch_size={batch_size}."
-            )
-        durations = np.array([item.duration for item in utterances])
-        if not np.all(durations > 0):
-            item = utterances[int(np.argmin(durations > 0))]
-            raise ValueError(
-                f"Utterance {item.audio} has no duration. Pass the list "
-                "through `keras_ds2.data.add_durations` first."
-            )
-        for item in utterances:
-            if unknown := unknown_characters(item.text, alphabet):
-                raise ValueError(
-                    f"Utterance {item.source or item.audio} has characters "
-                    f"outside the alphabet: {unknown!r}. Pass the list "
-                    "through `keras_ds2.data.check_utterances` first."
-                )
+        validate_counts(len(utterances), batch_size, num_replicas, seed)
+        validate_choice("on_bad_audio", on_bad_audio)
+        validate_rows(utterances, alphabet, min_duration)
+        self.batch_size = batch_size
         self.sampling_rate = sampling_rate
         self.alphabet = alphabet
         self.seed = seed
-        self.duration = float(durations.sum())
-        # Equal durations by name: the same corpus gives the same batches on
-        # every file system.
-        ordered = sorted(utterances, key=lambda row: (row.duration, row.audio))
-        self.batches = [
-            ordered[start : start + batch_size]
-            for start in range(0, len(ordered), batch_size)
-        ]
+        self.max_frames_per_batch = max_frames_per_batch
+        self.num_replicas = num_replicas
+        self.augmentation = augmentation
+        self.on_bad_audio = on_bad_audio
+        self.first_step = 0
+        slowest = augmentation.slowest_speed if augmentation else 1.0
+        self.batches, self.left_over = compose_batches(
+            utterances,
+            sampling_rate,
+            batch_size,
+            max_frames_per_batch,
+            num_replicas,
+            slowest,
+        )
+        rows = [row for batch in self.batches for row in batch]
+        self.duration = float(sum(row.duration for row in rows))
+        self._slowest_speed = slowest
+        self._reader = BatchReader(
+            self.batches,
+            sampling_rate,
+            seed,
+            min_duration,
+            augmentation,
+            on_bad_audio,
+            bad_audio_report,
+        )
 
     def __len__(self) -> int:
         """Batches in a pass."""
@@ -114,80 +162,138 @@ class SpeechDataset:
         padded = sum(len(b) * b[-1].duration for b in self.batches)
         return self.duration / padded
 
+    @property
+    def bad_audio(self) -> dict[Utterance, Rejected]:
+        """The utterances whose files failed so far, each with its reason."""
+        return dict(self._reader.bad_audio)
+
+    def description(self) -> dict[str, Any]:
+        """Describes the data set in plain JSON, for a backup to compare.
+
+        Returns:
+            Dictionary of the arguments, `utterances`, `hours`, `batches`,
+            and `digest`: SHA-256 of file name (without folder), transcript
+            and duration of all rows in the order of the batches.
+        """
+        config = self.augmentation.get_config() if self.augmentation else None
+        return {
+            "utterances": sum(map(len, self.batches)),
+            "hours": self.duration / 3600,
+            "batches": len(self),
+            "batch_size": self.batch_size,
+            "max_frames_per_batch": self.max_frames_per_batch,
+            "num_replicas": self.num_replicas,
+            "seed": self.seed,
+            "sampling_rate": self.sampling_rate,
+            "alphabet": self.alphabet,
+            "augmentation": config,
+            "on_bad_audio": self.on_bad_audio,
+            "digest": digest(self.batches),
+        }
+
     def order(self, pass_index: int) -> np.ndarray:
         """Returns the batch numbers of one pass, in order."""
-        if pass_index == 0:
-            return np.arange(len(self))
-        generator = np.random.default_rng((self.seed, pass_index))
-        return generator.permutation(len(self))
+        return batch_order(self.seed, pass_index, len(self))
 
     def batch_at(self, step: int) -> list[Utterance]:
         """Returns the batch that training sees at one step, from 0 on."""
         pass_index, position = divmod(step, len(self))
         return self.batches[self.order(pass_index)[position]]
 
-    def one_pass(self) -> tf.data.Dataset:
-        """Reads every batch once, from the shortest to the longest."""
-        return self._read(lambda: iter(self.batches), len(self))
+    def longest_batch(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reads the batch with the most padded samples, for a dry run.
 
-    def stream(
-        self, first_batch: Callable[[], int] | None = None
-    ) -> tf.data.Dataset:
+        Where the augmentation changes speeds, at the slowest of them.
+        """
+        padded = [len(batch) * batch[-1].duration for batch in self.batches]
+        index = int(np.argmax(padded))
+        recordings = self._reader.full(index, 0, self._slowest_speed)
+        return _to_batch(self._tokenizer(), *pad_recordings(recordings))
+
+    def one_pass(self) -> tf.data.Dataset:
+        """Reads every batch once, from the shortest to the longest.
+
+        Under `on_bad_audio="skip"` a bad row is left out, and a batch that
+        has no other: the number of batches is then not known beforehand.
+        """
+        dataset = self._read(
+            tf.data.Dataset.range(len(self)),
+            lambda index: self._reader.usable(int(index)),
+        )
+        if self.on_bad_audio == "skip":
+            dataset = dataset.filter(lambda x, y: tf.size(x["audio"]) > 0)
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    def stream(self, first_step: int | None = None) -> tf.data.Dataset:
         """Reads pass after pass without end.
 
         Args:
-            first_batch: Function that returns the number of batches to leave
-                out, asked when reading begins. Training that goes on at step
-                n must see batch n: `lambda:
-                int(model.optimizer.iterations.numpy())`. Defaults to none.
+            first_step: Integer. Number of batches to leave out: training
+                that goes on at step n must see batch n. Defaults to `None`:
+                the attribute `first_step`, asked when an iterator is made.
 
         Returns:
             `tf.data.Dataset` for `fit(..., steps_per_epoch=...)`.
         """
-        return self._read(
-            lambda: map(
-                self.batch_at,
-                itertools.count(first_batch() if first_batch else 0),
-            ),
-            tf.data.INFINITE_CARDINALITY,
-        )
 
-    def _read(self, batches, cardinality) -> tf.data.Dataset:
-        from keras_ds2.tokenizer import CharacterTokenizer
-
-        tokenizer = CharacterTokenizer(self.alphabet)
-
-        def names() -> Iterator[tuple[list[str], list[str]]]:
-            for batch in batches():
-                yield [row.audio for row in batch], [row.text for row in batch]
-
-        def load(paths):
-            inputs = pad_samples(
-                [load_audio(p.decode(), self.sampling_rate) for p in paths]
+        def start() -> np.int64:
+            return np.int64(
+                self.first_step if first_step is None else first_step
             )
-            return inputs["audio"], inputs["audio_length"]
 
-        def read(paths, texts):
-            audio, audio_length = tf.numpy_function(
-                load, [paths], [tf.float32, tf.int32]
+        def count(_) -> tf.data.Dataset:
+            return tf.data.Dataset.counter(
+                tf.numpy_function(start, [], tf.int64)
             )
-            labels = tokenizer.tokenize(texts)
-            x = {
-                "audio": tf.ensure_shape(audio, (None, None)),
-                "audio_length": tf.ensure_shape(audio_length, (None,)),
-            }
-            y = {
-                "labels": labels.to_tensor(tokenizer.padding_id),
-                "label_length": tf.cast(labels.row_lengths(), tf.int32),
-            }
-            return x, y
 
-        strings = tf.TensorSpec((None,), tf.string)
-        dataset = tf.data.Dataset.from_generator(
-            names, output_signature=(strings, strings)
-        )
+        def load(step) -> list[Recording]:
+            pass_index, position = divmod(int(step), len(self))
+            return self._reader.full(
+                int(self.order(pass_index)[position]), pass_index
+            )
+
+        # Steps are counted by TensorFlow: a Python generator would hold the
+        # interpreter at its exit after an error.
+        steps = tf.data.Dataset.range(1).flat_map(count)
         return (
-            dataset.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-            .apply(tf.data.experimental.assert_cardinality(cardinality))
+            self._read(steps, load)
+            .apply(
+                tf.data.experimental.assert_cardinality(
+                    tf.data.INFINITE_CARDINALITY
+                )
+            )
             .prefetch(tf.data.AUTOTUNE)
         )
+
+    def _read(self, numbers: tf.data.Dataset, load) -> tf.data.Dataset:
+        types = [tf.float32, tf.int32, tf.string]
+        tokenizer = self._tokenizer()
+
+        def read(number):
+            arrays = tf.numpy_function(
+                lambda number: pad_recordings(load(number)), [number], types
+            )
+            return _to_batch(tokenizer, *arrays)
+
+        return numbers.map(
+            read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+    def _tokenizer(self):
+        # Here, for it takes seconds to import.
+        from keras_ds2.tokenizer import CharacterTokenizer
+
+        return CharacterTokenizer(self.alphabet)
+
+
+def _to_batch(tokenizer, audio, audio_length, texts):
+    labels = tokenizer.tokenize(tf.ensure_shape(texts, (None,)))
+    x = {
+        "audio": tf.ensure_shape(audio, (None, None)),
+        "audio_length": tf.ensure_shape(audio_length, (None,)),
+    }
+    y = {
+        "labels": labels.to_tensor(tokenizer.padding_id),
+        "label_length": tf.cast(labels.row_lengths(), tf.int32),
+    }
+    return x, y

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from keras_ds2.audio import AudioError, audio_duration
-from keras_ds2.data.checks import Rejected, validate_on_invalid
+from keras_ds2.data.checks import Rejected, validate_choice
 from keras_ds2.data.corpus import Utterance
 
 # Utterances handed to the threads at a time: a pool that is given a whole
@@ -69,7 +69,7 @@ def add_durations(
     >>> rows[0].duration
     0.5
     """
-    validate_on_invalid(on_invalid)
+    validate_choice("on_invalid", on_invalid)
     start = time.monotonic()
     cache = _DurationCache(cache_dir)
     kept: list[Utterance] = []

@@ -4,7 +4,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-from keras_ds2.data.checks import check_utterances, describe_rejected
+from keras_ds2.data.augment import Augmentation
+from keras_ds2.data.checks import (
+    check_utterances,
+    describe_rejected,
+    refuse,
+)
+from keras_ds2.data.composition import find_over_budget
 from keras_ds2.data.corpus import (
     CorpusError,
     Utterance,
@@ -25,13 +31,18 @@ def prepare_dataset(
     seed: int = 0,
     max_duration: float | None = None,
     on_invalid: str = "error",
+    max_frames_per_batch: int | None = None,
+    num_replicas: int = 1,
+    augmentation: Augmentation | None = None,
+    on_bad_audio: str = "error",
+    bad_audio_report: str | os.PathLike[str] | None = None,
 ) -> SpeechDataset:
     """Reads, checks and batches speech for a model.
 
     Every fault that can be known before training is found here: folders,
     transcripts, file headers, characters that the model lacks, transcripts
-    that are too long for their recordings. What was found is told on standard
-    error.
+    that are too long for their recordings, utterances that exceed the budget
+    of a batch. What was found is told on standard error.
 
     Args:
         root: Folder that holds the subsets or manifests.
@@ -39,12 +50,20 @@ def prepare_dataset(
             `.jsonl` or `.json`.
         model: A `DeepSpeech2`; gives alphabet,
             sampling rate and frame counts.
-        batch_size: Integer. Utterances in a batch.
+        batch_size: Integer. Most utterances in a batch.
         seed: Integer, for the order of batches. Defaults to `0`.
         max_duration: Float, seconds. Longer utterances are invalid. Defaults
             to `None`, for no limit.
         on_invalid: `"error"`, or `"skip"` to leave out what cannot be used.
             Defaults to `"error"`.
+        max_frames_per_batch: Integer. Most frames of 10 ms in a batch,
+            padding included. Defaults to `None`: no limit.
+        num_replicas: Integer. Devices that share a batch. Defaults to `1`.
+        augmentation: `Augmentation`, for training. Defaults to `None`.
+        on_bad_audio: `"error"`, or `"skip"` to go on without files that fail
+            when they are decoded. Defaults to `"error"`.
+        bad_audio_report: Path of a file that names them. Defaults to `None`.
+            The last five are explained in `SpeechDataset`.
 
     Returns:
         `SpeechDataset`.
@@ -64,31 +83,62 @@ def prepare_dataset(
     2
     """
     rows, unreadable = add_durations(_read(root, names), on_invalid)
+    min_duration = model.sequence_length / model.sampling_rate
     rows, unusable = check_utterances(
         rows,
         model.logit_length,
         model.alphabet,
         model.sampling_rate,
-        min_duration=model.sequence_length / model.sampling_rate,
+        min_duration=min_duration,
         max_duration=max_duration,
         on_invalid=on_invalid,
     )
-    if unreadable or unusable:
-        print(describe_rejected(unreadable + unusable), file=sys.stderr)
+    over_budget = find_over_budget(
+        rows,
+        model.sampling_rate,
+        max_frames_per_batch,
+        num_replicas,
+        augmentation.slowest_speed if augmentation else 1.0,
+    )
+    if over_budget and on_invalid == "error":
+        refuse(over_budget)
+    too_long = {item.utterance for item in over_budget}
+    rows = [row for row in rows if row not in too_long]
+    if rejected := unreadable + unusable + over_budget:
+        print(describe_rejected(rejected), file=sys.stderr)
     if not rows:
         raise CorpusError(
             f"No utterance of {', '.join(names)} in '{root}' can be used."
         )
     dataset = SpeechDataset(
-        rows, batch_size, model.sampling_rate, model.alphabet, seed
+        rows,
+        batch_size,
+        model.sampling_rate,
+        model.alphabet,
+        seed,
+        max_frames_per_batch,
+        num_replicas,
+        augmentation,
+        on_bad_audio,
+        bad_audio_report,
+        min_duration,
     )
-    print(
-        f"{', '.join(names)}: {len(rows):,} utterances, "
-        f"{dataset.duration / 3600:.2f} h, {len(dataset):,} batches, "
-        f"{dataset.padding_efficiency:.0%} speech",
-        file=sys.stderr,
-    )
+    print(f"{', '.join(names)}: {_summary(dataset)}", file=sys.stderr)
     return dataset
+
+
+def _summary(dataset: SpeechDataset) -> str:
+    count = sum(map(len, dataset.batches))
+    text = (
+        f"{count:,} utterances, {dataset.duration / 3600:.2f} h, "
+        f"{len(dataset):,} batches, {dataset.padding_efficiency:.0%} speech"
+    )
+    if dataset.left_over:
+        text += (
+            f"; {len(dataset.left_over)} utterance(s) left over, so that "
+            f"{dataset.num_replicas} replicas have equal shares"
+        )
+    return text
 
 
 def _read(

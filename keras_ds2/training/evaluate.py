@@ -47,7 +47,8 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
 
     Args:
         model: A `DeepSpeech2`.
-        dataset: A `SpeechDataset`.
+        dataset: A `SpeechDataset`. Utterances that it had to leave out, under
+            `on_bad_audio="skip"`, are not counted.
 
     Returns:
         `Evaluation`, its utterances sorted from the worst to the best.
@@ -69,7 +70,9 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
     hypotheses: list[str] = []
     for inputs, _ in dataset.one_pass():
         hypotheses += model.transcribe_batch(inputs)
+    bad = dataset.bad_audio
     rows = [row for batch in dataset.batches for row in batch]
+    rows = [row for row in rows if row not in bad]
     references = [row.text for row in rows]
     utterances = [
         TranscribedUtterance(
