@@ -1,8 +1,11 @@
 """Oracles: the documented schema, the files themselves, and the endless
 stream from 0 as the truth of every stream that begins later."""
 
+import itertools
 import json
+import math
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +13,13 @@ import soundfile
 import tensorflow as tf
 
 import keras_ds2
-from keras_ds2.data import CorpusError, SpeechDataset, Utterance
+from keras_ds2.data import (
+    Augmentation,
+    CorpusError,
+    SpeechDataset,
+    Utterance,
+)
+from keras_ds2.data.composition import num_frames
 
 DATA = pathlib.Path(__file__).parent / "data" / "LibriSpeech"
 
@@ -150,6 +159,127 @@ def test_padding_efficiency(beeps):
     assert SpeechDataset(rows, 1).padding_efficiency == 1.0
 
 
+def listed(*seconds):
+    """Utterances whose files are never opened."""
+    return [
+        Utterance(f"/corpus/{i:06}.wav", "go", duration)
+        for i, duration in enumerate(seconds)
+    ]
+
+
+def frames(seconds, speed=1.0):
+    """By hand: 25 ms windows each 10 ms at 16 kHz."""
+    return 1 + (math.ceil(round(seconds * 16000) / speed) - 400) // 160
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.9])
+@pytest.mark.parametrize("num_replicas", [1, 2, 3])
+@pytest.mark.parametrize("budget", [None, 4000, 10_000])
+def test_batches_keep_budget_count_and_shares(budget, num_replicas, speed):
+    rows = listed(*np.random.default_rng(0).uniform(1.0, 11.0, 500).round(3))
+    augmentation = Augmentation((speed, 1.1))
+    dataset = SpeechDataset(
+        rows,
+        12,
+        max_frames_per_batch=budget,
+        num_replicas=num_replicas,
+        augmentation=augmentation,
+    )
+    batched = [row for batch in dataset.batches for row in batch]
+    assert sorted(batched + dataset.left_over) == rows
+    assert len(dataset.left_over) == 500 % num_replicas
+    by_length = [row.duration for row in batched + dataset.left_over]
+    assert by_length == sorted(by_length)
+    for batch, following in itertools.zip_longest(
+        dataset.batches, dataset.batches[1:], fillvalue=[]
+    ):
+        assert len(batch) % num_replicas == 0
+        assert len(batch) <= 12
+        longest = frames(batch[-1].duration, speed)
+        assert budget is None or len(batch) * longest <= budget
+        if following and len(batch) < 12:
+            # It could not have taken the next share.
+            more = len(batch) + num_replicas
+            share = following[:num_replicas][-1]
+            assert more * frames(share.duration, speed) > budget
+    assert sum(map(len, dataset.batches)) + len(dataset.left_over) == 500
+
+
+def test_frames_are_those_of_the_features():
+    log_mel = keras_ds2.LogMelSpectrogram(normalize=False)
+    for num_samples in (400, 559, 560, 16000, 16080):
+        expected = log_mel(np.zeros((1, num_samples), "float32")).shape[1]
+        assert num_frames(num_samples / 16000, 16000) == expected
+
+
+def test_an_utterance_beyond_the_budget_is_named():
+    rows = listed(1.0, 2.0, 30.0)
+    SpeechDataset(rows, 2, max_frames_per_batch=frames(30.0))
+    message = r"(?s)1 too_long.*/000002.wav: Lasts 30.000 s, 2,998 frames.*2998"
+    with pytest.raises(CorpusError, match=message):
+        SpeechDataset(rows, 2, max_frames_per_batch=frames(30.0) - 1)
+    # Each replica holds one; and slower is longer.
+    with pytest.raises(CorpusError, match="room for on 2 replicas"):
+        SpeechDataset(rows, 2, max_frames_per_batch=2999, num_replicas=2)
+    with pytest.raises(CorpusError, match="3,331 frames of 10 ms at speed 0.9"):
+        SpeechDataset(
+            rows,
+            2,
+            max_frames_per_batch=2999,
+            augmentation=Augmentation((0.9, 1.0)),
+        )
+
+
+def test_description_survives_a_move_and_json():
+    rows = listed(3.0, 1.0, 1.0, 2.0)
+
+    def describe(rows, *args, **kwargs):
+        dataset = SpeechDataset(rows, *(args or (2,)), **kwargs)
+        description = dataset.description()
+        assert json.loads(json.dumps(description)) == description
+        return description
+
+    first = describe(rows)
+    assert (first["utterances"], first["batches"]) == (4, 2)
+    assert first["hours"] == 7 / 3600
+    moved = [
+        row._replace(audio=row.audio.replace("corpus", f"{9 - i}"), source="x")
+        for i, row in enumerate(rows)
+    ]
+    assert describe(moved[::-1]) == first
+    for other in (
+        describe([*rows[:3], rows[3]._replace(text="gone")]),
+        describe([*rows[:3], rows[3]._replace(audio="/corpus/x.wav")]),
+        describe([*rows[:3], rows[3]._replace(duration=2.1)]),
+        describe(rows[:3]),
+        describe(rows, 1),
+        describe(rows, seed=1),
+        describe(rows, alphabet="og"),
+        describe(rows, sampling_rate=8000),
+        describe(rows, max_frames_per_batch=9999),
+        describe(rows, num_replicas=2),
+        describe(rows, on_bad_audio="skip"),
+        describe(rows, augmentation=Augmentation((0.9,))),
+    ):
+        assert other != first
+
+
+def test_a_large_corpus_is_quick():
+    # LibriSpeech has 281,241 utterances for training.
+    rows = listed(*np.random.default_rng(0).uniform(1.0, 17.0, 281_241))
+    dataset = SpeechDataset(rows, 32, max_frames_per_batch=30_000)
+    start = time.process_time()
+    dataset.description()
+    assert time.process_time() - start < 2
+    dataset.batch_at(len(dataset))
+    start = time.process_time()
+    for step in range(len(dataset), 2 * len(dataset)):
+        dataset.batch_at(step)
+    # 11,000 permutations of 11,000 would take two seconds and more.
+    assert time.process_time() - start < 0.5
+    assert dataset.padding_efficiency > 0.99
+
+
 def test_resamples_to_its_own_rate(beeps):
     [(x, _)] = SpeechDataset(beeps(0.5), 1, sampling_rate=16000).one_pass()
     assert x["audio_length"].numpy().tolist() == [8000]
@@ -180,6 +310,14 @@ def test_invalid_arguments(beeps):
         SpeechDataset([], 2)
     with pytest.raises(ValueError, match="positive `batch_size`.*batch_size=0"):
         SpeechDataset(rows, 0)
+    with pytest.raises(ValueError, match="multiple of `num_replicas`.*size=3"):
+        SpeechDataset(rows, 3, num_replicas=2)
+    with pytest.raises(ValueError, match="for each replica.*2 utterances"):
+        SpeechDataset(rows, 3, num_replicas=3)
+    with pytest.raises(ValueError, match="`seed` must not be .* seed=-1"):
+        SpeechDataset(rows, 1, seed=-1)
+    with pytest.raises(ValueError, match="lasts 0.100 s, less than min_dur"):
+        SpeechDataset(rows, 1, min_duration=0.15)
     missing = Utterance("late.wav", "go")
     for bad in (missing, missing._replace(duration=0.0)):
         with pytest.raises(ValueError, match="late.wav has no duration.*add_d"):
@@ -208,3 +346,47 @@ def test_prepare_dataset_names_what_is_wrong(tmp_path, beeps):
         prepare("short.jsonl", "short.jsonl")
     with pytest.raises(CorpusError, match="must be a list"):
         keras_ds2.data.prepare_dataset(tmp_path, "short.jsonl", model, 1)
+
+
+def test_prepare_dataset_tells_what_it_left_out(tmp_path, beeps, capsys):
+    model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=4)
+    lines = [
+        json.dumps({"audio": row.audio, "text": "go"})
+        for row in beeps(1.0, 1.2, 1.4, 9.0, 9.5, 1.1)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+
+    def prepare(**options):
+        return keras_ds2.data.prepare_dataset(
+            tmp_path,
+            ["a.jsonl"],
+            model,
+            2,
+            max_frames_per_batch=1850,
+            num_replicas=2,
+            **options,
+        )
+
+    with pytest.raises(CorpusError, match="(?s)1 too_long.*jsonl:5.*'skip'"):
+        prepare(max_duration=9.2, on_invalid="error")
+    capsys.readouterr()
+    dataset = prepare(
+        max_duration=9.2,
+        on_invalid="skip",
+        augmentation=Augmentation((0.9, 1.0)),
+        on_bad_audio="skip",
+        bad_audio_report=tmp_path / "bad.jsonl",
+    )
+    told = capsys.readouterr().err
+    assert "2 utterance(s) cannot be used: 2 too_long" in told
+    assert "a.jsonl:5: Lasts 9.500 s, more than max_duration" in told
+    assert "a.jsonl:4: Lasts 9.000 s, 998 frames of 10 ms at speed 0.9" in told
+    assert "a.jsonl: 4 utterances, 0.00 h, 2 batches, 95% speech" in told
+    assert "left over" not in told
+    assert dataset.description()["on_bad_audio"] == "skip"
+
+    (tmp_path / "a.jsonl").write_text("\n".join(lines[:3]))
+    assert len(prepare().left_over) == 1
+    told = capsys.readouterr().err
+    assert "2 utterances" in told
+    assert "; 1 utterance(s) left over, so that 2 replicas have equal" in told
