@@ -381,7 +381,7 @@ def test_prepare_dataset_tells_what_it_left_out(tmp_path, beeps, capsys):
     assert "2 utterance(s) cannot be used: 2 too_long" in told
     assert "a.jsonl:5: Lasts 9.500 s, more than max_duration" in told
     assert "a.jsonl:4: Lasts 9.000 s, 998 frames of 10 ms at speed 0.9" in told
-    assert "a.jsonl: 4 utterances, 0.00 h, 2 batches, 95% speech" in told
+    assert "a.jsonl: 4 utterances, 0.00 h, 2 batches, 94% speech" in told
     assert "left over" not in told
     assert dataset.description()["on_bad_audio"] == "skip"
 
