@@ -18,19 +18,22 @@ from keras_ds2.layers.sequence_mask import SequenceMask
 from keras_ds2.layers.spec_augment import SpecAugment
 from keras_ds2.layers.symbol_logits import SymbolLogits
 from keras_ds2.models.deepspeech2 import DeepSpeech2
+from keras_ds2.training.backup_and_restore import BackupAndRestore
 from keras_ds2.training.device import use_device, use_mixed_precision
+from keras_ds2.training.dry_run import dry_run
 from keras_ds2.training.evaluate import evaluate
 from keras_ds2.training.figures import (
     plot_learning_curves,
     plot_transcription,
 )
-from keras_ds2.training.time_estimate import TimeEstimate
+from keras_ds2.training.training_monitor import TrainingMonitor
 from keras_ds2.training.warmup_schedule import WarmupSchedule
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AudioError",
+    "BackupAndRestore",
     "CTCLayer",
     "CharacterErrorRate",
     "CharacterTokenizer",
@@ -44,11 +47,12 @@ __all__ = [
     "SequenceMask",
     "SpecAugment",
     "SymbolLogits",
-    "TimeEstimate",
+    "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",
     "clipped_relu",
     "data",
+    "dry_run",
     "evaluate",
     "greedy_decode",
     "load_audio",

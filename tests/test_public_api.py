@@ -16,6 +16,7 @@ PACKAGE = pathlib.Path(keras_ds2.__file__).parent
 
 NAMES = [
     "AudioError",
+    "BackupAndRestore",
     "CTCLayer",
     "CharacterErrorRate",
     "CharacterTokenizer",
@@ -29,11 +30,12 @@ NAMES = [
     "SequenceMask",
     "SpecAugment",
     "SymbolLogits",
-    "TimeEstimate",
+    "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",
     "clipped_relu",
     "data",
+    "dry_run",
     "evaluate",
     "greedy_decode",
     "load_audio",
@@ -60,6 +62,7 @@ DATA_NAMES = [
 ALLOWED = {
     "training": {"models", "data", "audio", "error_rate", "lengths", "text"},
     "models": {
+        "replicas",
         "decoding",
         "layers",
         "audio",
@@ -70,7 +73,8 @@ ALLOWED = {
     },
     "data": {"audio", "lengths", "text", "tokenizer"},
     "decoding": {"lengths", "text"},
-    "layers": {"lengths"},
+    "layers": {"lengths", "replicas"},
+    "replicas": set(),
     "tokenizer": {"text"},
     "audio": set(),
     "error_rate": set(),

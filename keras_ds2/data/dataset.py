@@ -200,15 +200,16 @@ class SpeechDataset:
         pass_index, position = divmod(step, len(self))
         return self.batches[self.order(pass_index)[position]]
 
-    def longest_batch(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Reads the batch with the most padded samples, for a dry run.
+    def longest_batch(self) -> tf.data.Dataset:
+        """Reads the one batch with the most padded samples, for a dry run.
 
         Where the augmentation changes speeds, at the slowest of them.
         """
         padded = [len(batch) * batch[-1].duration for batch in self.batches]
-        index = int(np.argmax(padded))
-        recordings = self._reader.full(index, 0, self._slowest_speed)
-        return _to_batch(self._tokenizer(), *pad_recordings(recordings))
+        return self._read(
+            tf.data.Dataset.from_tensors(int(np.argmax(padded))),
+            lambda index: self._reader.full(int(index), 0, self._slowest_speed),
+        )
 
     def one_pass(self) -> tf.data.Dataset:
         """Reads every batch once, from the shortest to the longest.
@@ -266,8 +267,11 @@ class SpeechDataset:
         )
 
     def _read(self, numbers: tf.data.Dataset, load) -> tf.data.Dataset:
+        # Here, for it takes seconds to import.
+        from keras_ds2.tokenizer import CharacterTokenizer
+
+        tokenizer = CharacterTokenizer(self.alphabet)
         types = [tf.float32, tf.int32, tf.string]
-        tokenizer = self._tokenizer()
 
         def read(number):
             arrays = tf.numpy_function(
@@ -278,12 +282,6 @@ class SpeechDataset:
         return numbers.map(
             read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-
-    def _tokenizer(self):
-        # Here, for it takes seconds to import.
-        from keras_ds2.tokenizer import CharacterTokenizer
-
-        return CharacterTokenizer(self.alphabet)
 
 
 def _to_batch(tokenizer, audio, audio_length, texts):
