@@ -44,12 +44,11 @@ class CTCModel(keras.Model):
             kwargs.setdefault("shuffle", False)  # it has its own order
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.tree.flatten(callbacks or [])
-            # A callback with `companions` keeps the state of the others too,
-            # and so has to come after them.
-            callbacks.sort(key=lambda callback: hasattr(callback, "companions"))
+            # A backup keeps the state of the others, so it comes after them.
+            callbacks.sort(key=lambda item: hasattr(item, "set_companions"))
             for callback in callbacks:
-                if hasattr(callback, "companions"):
-                    callback.companions = callbacks
+                if hasattr(callback, "set_companions"):
+                    callback.set_companions(callbacks)
         return super().fit(x, *args, callbacks=callbacks, **kwargs)
 
     @functools.wraps(keras.Model.evaluate)

@@ -87,8 +87,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     2
     """
 
-    # Filled in by `fit`: all callbacks, this one last.
-    companions: list[keras.callbacks.Callback] | None = None
+    backed_up_attributes = ()
 
     def __init__(self, backup_dir, dataset, log_path=None):
         super().__init__(os.fspath(backup_dir), delete_checkpoint=False)
@@ -96,11 +95,41 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self.dataset = dataset
         self.log_path = None if log_path is None else pathlib.Path(log_path)
         self.rows: list[dict[str, Any]] = []
+        self.companions: list[tuple[Any, tuple[str, ...]]] | None = None
+
+    def set_companions(self, callbacks):
+        """Takes all callbacks of `fit`, which calls this before it begins."""
+        self.companions = []
+        for callback in callbacks:
+            if isinstance(callback, keras.callbacks.CSVLogger):
+                raise ValueError(
+                    "`CSVLogger` would keep rows of epochs that are trained "
+                    "again. Use `BackupAndRestore(..., log_path=...)`."
+                )
+            names = getattr(
+                callback, "backed_up_attributes", _STATE.get(type(callback))
+            )
+            if getattr(callback, "restore_best_weights", False):
+                names = None
+            if names is None:
+                raise ValueError(
+                    f"What {type(callback).__name__} remembers cannot be "
+                    "backed up. Name the attributes to keep (numbers, strings "
+                    "or None) in `callback.backed_up_attributes`, () for none"
+                    "; instead of `restore_best_weights` use "
+                    "`ModelCheckpoint`."
+                )
+            self.companions.append((callback, names))
 
     # === What Keras calls ===
 
     def on_train_begin(self, logs=None):
-        state_names = self._companion_state_names()
+        if self.companions is None or self.params["steps"] is None:
+            raise ValueError(
+                "`BackupAndRestore` needs `model.fit(dataset.stream(), "
+                "steps_per_epoch=..., callbacks=[...])` of a model of this "
+                "package."
+            )
         os.makedirs(self.folder, exist_ok=True)
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
@@ -109,7 +138,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         if backup:
             epoch, arrays, state = backup
             self._refuse_other(state["description"])
-            self._restore(epoch, arrays, state, state_names)
+            self._restore(epoch, arrays, state)
         elif self.log_path and self.log_path.exists():
             raise ValueError(
                 f"'{self.log_path}' is the log of a training whose backup is "
@@ -123,7 +152,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     def on_epoch_end(self, epoch, logs=None):
         unrepeatable = {
             name
-            for callback in self.companions
+            for callback, _ in self.companions
             for name in getattr(callback, "unrepeatable_logs", ())
         }
         values = {
@@ -138,7 +167,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             "is_stopped": self.model.stop_training,
             "callbacks": [
                 {name: _plain(getattr(callback, name)) for name in names}
-                for callback, names in self._companion_state_names()
+                for callback, names in self.companions
+                if names
             ],
         }
         arrays = [
@@ -161,12 +191,13 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             *self.model.optimizer.variables,
         ]
 
-    def _restore(self, epoch, arrays, state, state_names):
+    def _restore(self, epoch, arrays, state):
         with self.model.distribute_strategy.scope():
             for variable, array in zip(self._variables(), arrays, strict=True):
                 variable.assign(array)
-        for (callback, _), values in zip(
-            state_names, state["callbacks"], strict=True
+        remembering = [item for item, names in self.companions if names]
+        for callback, values in zip(
+            remembering, state["callbacks"], strict=True
         ):
             for name, value in values.items():
                 setattr(callback, name, value)
@@ -184,39 +215,6 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 f"{1 + step // len(self.dataset)}."
             )
 
-    def _companion_state_names(self):
-        """Pairs of the other callbacks and names of what they remember."""
-        if self.companions is None or self.params["steps"] is None:
-            raise ValueError(
-                "`BackupAndRestore` needs `model.fit(dataset.stream(), "
-                "steps_per_epoch=..., callbacks=[...])` of a model of this "
-                "package."
-            )
-        pairs = []
-        for callback in self.companions:
-            if callback is self:
-                continue
-            names = getattr(
-                callback, "backed_up_attributes", _STATE.get(type(callback))
-            )
-            if isinstance(callback, keras.callbacks.CSVLogger):
-                raise ValueError(
-                    "`CSVLogger` would keep rows of epochs that are trained "
-                    "again. Use `BackupAndRestore(..., log_path=...)`."
-                )
-            if names is None or getattr(
-                callback, "restore_best_weights", False
-            ):
-                raise ValueError(
-                    f"What {type(callback).__name__} remembers cannot be "
-                    "backed up. Name the attributes to keep (numbers, strings "
-                    "or None) in `callback.backed_up_attributes`, () for none"
-                    "; instead of `restore_best_weights` use "
-                    "`ModelCheckpoint`."
-                )
-            pairs.append((callback, names))
-        return pairs
-
     def _description(self):
         """What must be equal for a training to go on, in plain JSON."""
         return _plain(
@@ -230,6 +228,11 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 ),
                 "dataset": self.dataset.description(),
                 "steps_per_epoch": self.params["steps"],
+                "callbacks": [
+                    type(callback).__name__
+                    for callback, names in self.companions
+                    if names
+                ],
             }
         )
 

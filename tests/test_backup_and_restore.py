@@ -1,0 +1,371 @@
+"""The oracle is the training that nobody interrupts."""
+
+import random
+import re
+import resource
+import subprocess
+import sys
+import time
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import resumable
+
+import keras_ds2
+from keras_ds2.training.backup_files import read_latest_backup, write_backup
+
+# === Kills ===
+
+
+def start(folder, epochs, seconds=0.0):
+    return subprocess.Popen(
+        [
+            sys.executable,
+            resumable.__file__,
+            str(folder),
+            str(epochs),
+            str(seconds),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(child):
+    output, _ = child.communicate(timeout=300)
+    assert child.returncode == 0
+    return output
+
+
+def kill(child):
+    child.kill()
+    child.communicate()
+
+
+def kill_when(child, condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert child.poll() is None, "ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    kill(child)
+
+
+def has_backup(folder, epoch):
+    return lambda: any((folder / "backup").glob(f"epoch-{epoch:06}-*"))
+
+
+def is_writing(folder):
+    unfinished = folder / "backup" / "unfinished"
+    return lambda: unfinished.exists() and unfinished.stat().st_size > 0
+
+
+def assert_same_result(folder, expected):
+    log = (folder / "log.csv").read_bytes()
+    assert log == (expected / "log.csv").read_bytes()
+    assert log.count(b"\n") > 5
+    for arrays in (final_weights, best_weights, backed_up_arrays):
+        for one, two in zip(arrays(folder), arrays(expected), strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+def final_weights(folder):
+    arrays = []
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            arrays.append(item[()])
+
+    with h5py.File(folder / "final.weights.h5") as file:
+        file.visititems(visit)
+    assert len(arrays) > 20
+    return arrays
+
+
+def best_weights(folder):
+    return keras.models.load_model(folder / "best.keras").get_weights()
+
+
+def backed_up_arrays(folder):
+    """Weights, optimizer, random seeds."""
+    return read_latest_backup(folder / "backup")[1]
+
+
+def test_three_kills_change_nothing(tmp_path):
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    for folder in (uninterrupted, killed):
+        folder.mkdir()
+    finish(start(uninterrupted, epochs=6))
+    kill_when(start(killed, epochs=6), has_backup(killed, 1))
+    kill_when(start(killed, epochs=6, seconds=5.0), is_writing(killed))
+    assert is_writing(killed)()  # what was killed was a save
+    kill_when(start(killed, epochs=6), has_backup(killed, 4))
+    output = finish(start(killed, epochs=6))
+    assert re.search(r"Goes on after epoch [45]: step (20|25), pass", output)
+    assert_same_result(killed, uninterrupted)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path):
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    for folder in (uninterrupted, killed):
+        folder.mkdir()
+    finish(start(uninterrupted, epochs=100))
+    generator = random.Random(0)
+    during_save = 0
+    for _ in range(19):
+        child = start(killed, epochs=100, seconds=0.2)
+        time.sleep(generator.uniform(3.0, 12.0))
+        assert child.poll() is None, "ended before it was killed"
+        during_save += is_writing(killed)()
+        kill(child)
+    kill_when(start(killed, epochs=100, seconds=5.0), is_writing(killed))
+    print(f"{during_save + 1} of 20 kills hit a save")
+    finish(start(killed, epochs=100))
+    assert_same_result(killed, uninterrupted)
+
+
+# === Files ===
+
+
+ARRAYS = [np.arange(5.0), np.array(3, "int64"), np.zeros((0, 2), "float32")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three backups were made, two are left."""
+    for epoch in (8, 9, 10):
+        write_backup(tmp_path, epoch, ARRAYS, {"number": epoch / 3})
+    names = sorted(path.name[:12] for path in tmp_path.iterdir())
+    assert names == ["epoch-000009", "epoch-000010"]
+    return tmp_path
+
+
+def path_of(folder, epoch):
+    [path] = folder.glob(f"epoch-{epoch:06}-*")
+    return path
+
+
+def test_backup_round_trip(folder):
+    epoch, arrays, state = read_latest_backup(folder)
+    assert (epoch, state) == (10, {"number": 10 / 3})
+    for array, expected in zip(arrays, ARRAYS, strict=True):
+        np.testing.assert_array_equal(array, expected, strict=True)
+
+
+def test_no_backup_yet(tmp_path):
+    assert read_latest_backup(tmp_path) is None
+    (tmp_path / "unfinished").write_bytes(b"abc")
+    assert read_latest_backup(tmp_path) is None
+
+
+def truncate(content):
+    return content[: len(content) // 2]
+
+
+def empty(content):
+    return b""
+
+
+def flip_a_bit(content):
+    middle = len(content) // 2
+    return (
+        content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+    )
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip_a_bit])
+def test_damaged_backup_falls_back_to_the_one_before(damage, folder):
+    path = path_of(folder, 10)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.warns(UserWarning, match="epoch-000010-.* is damaged"):
+        epoch, _, state = read_latest_backup(folder)
+    assert (epoch, state) == (9, {"number": 3.0})
+    path = path_of(folder, 9)
+    path.write_bytes(damage(path.read_bytes()))
+    with (
+        pytest.warns(UserWarning, match="is damaged"),
+        pytest.raises(OSError, match="Every backup in .* is damaged"),
+    ):
+        read_latest_backup(folder)
+
+
+def test_full_disk_leaves_the_backups_that_are_there(folder):
+    before = sorted(folder.iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(OSError, match="epoch 11 .*Earlier backups are in"):
+            write_backup(folder, 11, [np.zeros(10_000)], {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(folder.iterdir()) == before
+    assert read_latest_backup(folder)[0] == 10
+
+
+# === What goes on, and what is refused ===
+
+
+def make(batch_size=2, names=("train-clips",), **kwargs):
+    keras.utils.set_random_seed(1)
+    model = keras_ds2.DeepSpeech2(
+        conv_filters=(2,),
+        conv_kernel_sizes=((5, 9),),
+        conv_strides=((4, 4),),
+        num_rnn_layers=1,
+        dense_units=4,
+        normalize=False,
+        **{"rnn_units": 4} | kwargs,
+    )
+    dataset = keras_ds2.data.prepare_dataset(
+        resumable.CLIPS, names, model, batch_size
+    )
+    return model, dataset
+
+
+def fit(folder, model, dataset, callbacks=(), rate=1e-3, steps=2, **kwargs):
+    model.compile(keras.optimizers.Adam(rate))
+    backup = keras_ds2.BackupAndRestore(
+        folder / "backup", dataset, folder / "log.csv"
+    )
+    history = model.fit(
+        dataset.stream(),
+        steps_per_epoch=steps,
+        callbacks=[backup, *callbacks],
+        verbose=0,
+        **{"epochs": 1} | kwargs,
+    )
+    return history.history["loss"] if history.history else []
+
+
+def test_goes_on_at_the_batch_after_the_last(tmp_path):
+    seen = []
+    model, dataset = make()
+    fit(tmp_path, model, dataset)
+    model, dataset = make()
+    read = dataset.stream()
+
+    class Spy(keras.callbacks.Callback):
+        backed_up_attributes = ()
+
+        def on_train_batch_end(self, batch, logs):
+            seen.append(batch)
+
+    assert len(fit(tmp_path, model, dataset, [Spy()], epochs=4)) == 3
+    # Every epoch after the resumption has all its batches.
+    assert seen == [0, 1] * 3
+    assert int(model.optimizer.iterations.numpy()) == 8
+    assert dataset.first_step == 2
+    inputs, _ = next(iter(read))
+    longest = max(row.duration for row in dataset.batch_at(2))
+    assert inputs["audio"].shape[1] == round(16000 * longest)
+    # Nothing is left to do, and a later `fit` without backup is a new one.
+    before = model.get_weights()
+    assert fit(tmp_path, model, dataset, epochs=4) == []
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    dataset.first_step = 0
+    history = model.fit(dataset.stream(), steps_per_epoch=1, verbose=0)
+    assert history.epoch == [0]
+
+
+@pytest.mark.parametrize(
+    "make_other, message",
+    [
+        (
+            lambda: (*make(rnn_units=5), {}),
+            r"model.rnn_units: 4 in the backup, 5 now",
+        ),
+        (
+            lambda: (*make(), {"rate": 2e-3}),
+            r"optimizer.config.learning_rate: 0.001.* in the backup, 0.002",
+        ),
+        (
+            lambda: (*make(batch_size=3), {}),
+            r"dataset.batch_size: 2 in the backup, 3 now",
+        ),
+        (
+            lambda: (*make(names=["dev-clips"]), {}),
+            r"dataset.utterances: 6 in the backup, 2 now",
+        ),
+        (lambda: (*make(), {"steps": 3}), r"steps_per_epoch: 2 in the b.*3 n"),
+    ],
+    ids=["model", "optimizer", "batches", "corpus", "epoch"],
+)
+def test_backup_of_another_training_is_refused(make_other, message, tmp_path):
+    fit(tmp_path, *make())
+    log = (tmp_path / "log.csv").read_text()
+    model, dataset, kwargs = make_other()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message) as error:
+        fit(tmp_path, model, dataset, **kwargs)
+    assert "rnn_type" not in str(error.value)  # only what differs
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert (tmp_path / "log.csv").read_text() == log
+    assert len(fit(tmp_path, *make(), epochs=2)) == 1
+
+
+def test_callbacks_are_restored(tmp_path):
+    model, dataset = make()
+
+    def callbacks():
+        stopping = keras.callbacks.EarlyStopping("loss", patience=2)
+        checkpoint = keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", "loss", save_best_only=True
+        )
+        return [stopping, checkpoint]
+
+    # The learning rate is 0: what follows is not better than the first.
+    kwargs = {"rate": 0.0, "steps": len(dataset)}
+    first = callbacks()
+    fit(tmp_path, model, dataset, first, **kwargs)
+    second = callbacks()
+    model, dataset = make()
+    losses = fit(tmp_path, model, dataset, second, epochs=9, **kwargs)
+    assert len(losses) == 2  # patience ran out, counted from the first
+    assert second[1].best == pytest.approx(first[1].best)
+    # It was stopped for good.
+    model, dataset = make()
+    assert fit(tmp_path, model, dataset, callbacks(), epochs=9, **kwargs) == []
+
+
+def test_callbacks_of_unknown_state_are_refused(tmp_path):
+    class Counter(keras.callbacks.Callback):
+        count = 0
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.count += 1
+
+    model, dataset = make()
+    with pytest.raises(ValueError, match="What Counter remembers cannot be"):
+        fit(tmp_path, model, dataset, [Counter()])
+    stopping = keras.callbacks.EarlyStopping(restore_best_weights=True)
+    with pytest.raises(ValueError, match="EarlyStopping .*`ModelCheckpoint`"):
+        fit(tmp_path, model, dataset, [stopping])
+    with pytest.raises(ValueError, match="Use `BackupAndRestore.*log_path"):
+        fit(
+            tmp_path,
+            model,
+            dataset,
+            [keras.callbacks.CSVLogger(tmp_path / "b.csv")],
+        )
+    Counter.backed_up_attributes = ("count",)
+    fit(tmp_path, model, dataset, [Counter()], epochs=2)
+    counter = Counter()
+    fit(tmp_path, model, dataset, [counter], epochs=3)
+    assert counter.count == 3
+
+
+def test_needs_a_stream_and_no_older_log(tmp_path):
+    model, dataset = make()
+    model.compile("sgd")
+    backup = keras_ds2.BackupAndRestore(tmp_path, dataset, tmp_path / "log.csv")
+    (tmp_path / "log.csv").write_text("epoch,loss\n0,1.0\n")
+    with pytest.raises(ValueError, match="log.csv' is the log of a training"):
+        model.fit(
+            dataset.stream(), steps_per_epoch=1, verbose=0, callbacks=[backup]
+        )
+    assert (tmp_path / "log.csv").read_text() == "epoch,loss\n0,1.0\n"
