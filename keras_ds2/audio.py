@@ -10,6 +10,16 @@ import soxr
 # What libsndfile answers when a stream was written without its length.
 _UNKNOWN_NUM_SAMPLES = 2**63 - 1
 
+# A header that lies must not decide how much memory is asked for. No codec
+# packs more samples into a byte (a FLAC frame of 65,535 zeros takes 11), and
+# no recording of speech has another rate.
+_MAX_SAMPLES_PER_BYTE = 6000
+_SAMPLING_RATES = (1000, 768_000)
+
+# Full scale is 1. Integers stored as floats pass, noise read as floats does
+# not: its squares would be infinite in float32.
+_MAX_AMPLITUDE = 2.0**31
+
 
 class AudioError(ValueError):
     """Says which audio file cannot be used, why, and what to do about it.
@@ -17,7 +27,8 @@ class AudioError(ValueError):
     Args:
         path: The audio file.
         reason: One of `"missing"`, `"unreadable"`, `"empty"`,
-            `"non_finite"`, `"too_short"`, `"too_long"`; fit for counting.
+            `"non_finite"`, `"out_of_range"`, `"too_short"`, `"too_long"`,
+            `"wrong_duration"`, `"silent"` (as noise); fit for counting.
         detail: The rest of the sentence that begins with the file's name:
             what is wrong, with figures, and the fix.
 
@@ -81,15 +92,24 @@ def audio_duration(path: str | os.PathLike[str]) -> float:
             path, "unreadable", "is a folder. Pass the path of a file."
         )
     try:
-        header = soundfile.info(os.fspath(path))
+        # As bytes: soundfile refuses names that are not UTF-8.
+        with soundfile.SoundFile(os.fsencode(path)) as header:
+            num_samples, file_rate = header.frames, header.samplerate
+        size = os.path.getsize(path)
     # Headerless formats raise a TypeError: the rate has to be given.
-    except (soundfile.SoundFileError, TypeError) as error:
+    except (soundfile.SoundFileError, TypeError, OSError) as error:
         raise _unreadable(path, str(error)) from error
-    if header.frames == _UNKNOWN_NUM_SAMPLES:
+    if num_samples == _UNKNOWN_NUM_SAMPLES:
         raise _unreadable(path, "its header does not state the length")
-    if header.frames == 0:
+    if num_samples > size * _MAX_SAMPLES_PER_BYTE:
+        raise _unreadable(
+            path, f"its header states {num_samples} samples in {size} bytes"
+        )
+    if not _SAMPLING_RATES[0] <= file_rate <= _SAMPLING_RATES[1]:
+        raise _unreadable(path, f"its header states a rate of {file_rate} Hz")
+    if num_samples <= 0:
         raise _empty(path)
-    return header.frames / header.samplerate
+    return num_samples / file_rate
 
 
 def load_audio(
@@ -122,7 +142,8 @@ def load_audio(
 
     Raises:
         AudioError: If the file is missing, unreadable, empty, shorter or
-            longer than allowed, or holds NaN or infinite samples.
+            longer than allowed, or holds NaN, infinite or absurdly large
+            samples.
 
     Example:
 
@@ -153,11 +174,19 @@ def load_audio(
         )
     try:
         samples, file_rate = soundfile.read(
-            os.fspath(path), dtype="float32", always_2d=True
+            os.fsencode(path), dtype="float32", always_2d=True
         )
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, OSError) as error:
         raise _unreadable(path, str(error)) from error
     samples = samples.mean(axis=1)  # (num_samples,)
+    found = len(samples) / file_rate
+    # MP3 headers estimate; by more than this nothing honest is off.
+    if found < 0.95 * duration - 0.05:
+        raise _unreadable(
+            path,
+            f"it ends after {found:.3f} s of the {duration:.3f} s that its "
+            "header states",
+        )
     num_bad = np.count_nonzero(~np.isfinite(samples))
     if num_bad:
         raise AudioError(
@@ -165,6 +194,14 @@ def load_audio(
             "non_finite",
             f"holds {num_bad} NaN or infinite samples out of {len(samples)}."
             " Repair it or leave it out.",
+        )
+    peak = np.abs(samples).max(initial=0.0)
+    if peak > _MAX_AMPLITUDE:
+        raise AudioError(
+            path,
+            "out_of_range",
+            f"holds samples up to {peak:.1g}, where full scale is 1. Convert "
+            "it again or leave it out.",
         )
     if file_rate != sampling_rate:
         samples = soxr.resample(samples, file_rate, sampling_rate)

@@ -1,6 +1,7 @@
 """Oracles: the written samples (exact), a tone's formula (resampling), and
 for broken files the fault that was put in."""
 
+import os
 import pickle
 
 import numpy as np
@@ -138,6 +139,56 @@ def test_flac_without_length(tmp_path, function):
     assert "does not state the length" in str(error)
 
 
+def set_num_samples(path, count):
+    """Writes the length into a FLAC header: 36 bits from byte 21.5."""
+    content = bytearray(path.read_bytes())
+    content[21] = content[21] & 0xF0 | count >> 32
+    content[22:26] = (count & 0xFFFFFFFF).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("function", [audio_duration, load_audio])
+def test_a_length_that_no_file_of_its_size_can_have(tmp_path, function):
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, tone(16000), 16000)
+    set_num_samples(path, 2**36 - 1)  # 256 GiB, were it believed
+    error = refusal(function, path)
+    assert error.reason == "unreadable"
+    assert "states 68719476735 samples in" in str(error)
+    # A long silence packs tightest, and is believed.
+    soundfile.write(path, np.zeros(16000 * 600), 16000)
+    assert function(path) is not None
+
+
+@pytest.mark.parametrize("function", [audio_duration, load_audio])
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_rates_that_no_recording_has(tmp_path, function, rate):
+    soundfile.write(tmp_path / "clip.wav", tone(16000), rate)
+    error = refusal(function, tmp_path / "clip.wav")
+    assert error.reason == "unreadable"
+    assert f"states a rate of {rate} Hz" in str(error)
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    soundfile.write(os.fsencode(path), tone(16000), 16000)
+    assert audio_duration(path) == 0.5
+    assert len(load_audio(path)) == 8000
+
+
+def test_truncated_mp3(tmp_path):
+    path = tmp_path / "clip.mp3"
+    soundfile.write(path, tone(16000, seconds=5), 16000)
+    load_audio(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3])
+    assert audio_duration(path) == pytest.approx(5, abs=0.1)
+    error = refusal(load_audio, path)
+    assert error.reason == "unreadable"
+    assert "it ends after 1." in str(error)
+    assert "s that its header states" in str(error)
+
+
 @pytest.mark.parametrize("function", [audio_duration, load_audio])
 def test_no_samples(tmp_path, function):
     soundfile.write(tmp_path / "clip.wav", np.zeros(0), 16000)
@@ -147,6 +198,20 @@ def test_no_samples(tmp_path, function):
 def test_no_samples_after_resampling(tmp_path):
     soundfile.write(tmp_path / "clip.wav", np.zeros(1), 48000)
     assert refusal(load_audio, tmp_path / "clip.wav").reason == "empty"
+
+
+@pytest.mark.parametrize("file_rate", [16000, 48000])
+def test_samples_beyond_all_bounds(tmp_path, file_rate):
+    path = tmp_path / "clip.wav"
+    samples = tone(file_rate)
+    samples[7] = -32768  # integers stored as floats
+    soundfile.write(path, samples, file_rate, subtype="FLOAT")
+    load_audio(path)
+    samples[7] = -1e30
+    soundfile.write(path, samples, file_rate, subtype="FLOAT")
+    error = refusal(load_audio, path)
+    assert error.reason == "out_of_range"
+    assert "up to 1e+30, where full scale is 1" in str(error)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

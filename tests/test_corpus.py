@@ -15,9 +15,9 @@ from keras_ds2.data.corpus import (
     CorpusError,
     Utterance,
     read_librispeech,
-    read_manifest,
 )
 from keras_ds2.data.durations import add_durations
+from keras_ds2.data.manifest import read_manifest
 from keras_ds2.text import unknown_characters
 
 DATA = Path(__file__).parent / "data"
@@ -246,6 +246,21 @@ def test_manifest_with_byte_order_mark(tmp_path):
         ({"audio": "a.wav", "text": "go", "speaker": []}, "`speaker` must be"),
         ({"audio": "a.wav", "text": "go", "offset": 1.5}, "`offset` must be"),
         ({"audio_filepath": "b.wav", "text": "go"}, "of key `audio_filepath`"),
+        ('{"audio": "a.wav", "text": "a", "text": "b"}', "a key stands twice"),
+        (
+            {"audio": "a.wav", "audio_filepath": "b.wav", "text": "go"},
+            "`audio_filepath` must be absent beside `audio`",
+        ),
+        ({"audio": math.nan, "text": "go"}, "`audio` must be a path"),
+        ({"audio": "\ud800", "text": "go"}, "does not exist"),
+        ({"audio": "a.wav\0", "text": "go"}, "does not exist"),
+        ({"audio": "a.wav", "text": "\ud800"}, "`text` must be a string"),
+        ({"audio": "a.wav", "text": "go", "duration": 1e300}, "`duration`"),
+        ({"audio": "a.wav", "text": "go", "duration": 10**400}, "`duration`"),
+        ({"audio": "a.wav", "text": "go", "speaker": True}, "`speaker` must"),
+        ({"audio": "a.wav", "text": "go", "offset": ""}, "`offset` must be"),
+        ('{"audio": "a.wav", "duration": 1' + 5000 * "0" + "}", "not JSON"),
+        (100_000 * "[", "not JSON"),
         ({"audio": "", "text": "go"}, "does not exist"),
     ],
 )

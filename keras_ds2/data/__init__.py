@@ -10,10 +10,10 @@ from keras_ds2.data.corpus import (
     CorpusError,
     Utterance,
     read_librispeech,
-    read_manifest,
 )
 from keras_ds2.data.dataset import SpeechDataset
 from keras_ds2.data.durations import add_durations
+from keras_ds2.data.manifest import read_manifest
 from keras_ds2.data.prepare import prepare_dataset
 
 __all__ = [

@@ -1,14 +1,13 @@
-"""Corpora on disk in, utterances out: LibriSpeech folders and manifests.
+"""Corpora on disk in, utterances out: what an utterance is; LibriSpeech.
 
-The readers stream and look at file names only; `durations.py` reads headers.
+Readers stream and look at file names only; `durations.py` reads headers.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from keras_ds2.text import normalize_transcript
 
@@ -102,54 +101,7 @@ def read_librispeech(
             )
 
 
-def read_manifest(path: str | os.PathLike[str]) -> Iterator[Utterance]:
-    """Reads a manifest: one JSON object per line.
-
-    Keys: `audio` (or `audio_filepath`), a path, which counts from the
-    manifest's folder if it is relative; `text`, a string; optionally
-    `duration`, in seconds, and `speaker`. Other keys are ignored, but for
-    `offset`: an utterance is always a whole file.
-
-    Args:
-        path: The manifest, in UTF-8.
-
-    Yields:
-        `Utterance`s, one by one, in the order of the lines. Nothing is
-        read, and no error raised, before the first is asked for.
-
-    Raises:
-        CorpusError: If the manifest is missing or empty, or a line is not a
-            JSON object, lacks a key, holds a wrong value, or names an audio
-            file that does not exist.
-
-    Example:
-
-    >>> import json, pathlib, tempfile
-    >>> from keras_ds2.data.corpus import read_manifest
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pathlib.Path(folder, "a.wav").touch()
-    ...     manifest = pathlib.Path(folder, "train.jsonl")
-    ...     row = {"audio": "a.wav", "text": "Go", "duration": 1.5}
-    ...     _ = manifest.write_text(json.dumps(row))
-    ...     [(row.text, row.duration) for row in read_manifest(manifest)]
-    [('go', 1.5)]
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CorpusError(
-            f"Manifest '{path}' does not exist or is not a file. Check the "
-            "path."
-        )
-    source = None
-    for source, line in _lines(path):
-        yield _parse_row(line, source, path.parent)
-    if source is None:
-        raise CorpusError(
-            f"Manifest '{path}' is empty. Write one JSON object per line."
-        )
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yields `("path:number", line)` for every line that is not blank."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -184,7 +136,9 @@ def _read_chapter(
     speaker = chapter.parent.name
     transcripts = chapter / f"{speaker}-{chapter.name}.trans.txt"
     audio = _audio_by_id(chapter)
-    for source, line in _lines(transcripts) if transcripts.is_file() else ():
+    for source, line in (
+        numbered_lines(transcripts) if transcripts.is_file() else ()
+    ):
         utterance_id, text = (line.split(maxsplit=1) + [""])[:2]
         if not utterance_id.startswith(f"{speaker}-{chapter.name}-"):
             raise CorpusError(
@@ -226,61 +180,3 @@ def _audio_by_id(chapter: Path) -> dict[str, Path]:
         # macOS leaves files such as "._84-121123-0000.flac".
         if not path.name.startswith(".")
     }
-
-
-def _parse_row(line: str, source: str, folder: Path) -> Utterance:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CorpusError(
-            f"{source}: not JSON ({error}). Write one JSON object per line."
-        ) from error
-    if not isinstance(row, dict):
-        raise CorpusError(
-            f"{source}: must be a JSON object with the keys `audio` and "
-            f"`text`. Received: {line[:80]}"
-        )
-    key = "audio_filepath" if "audio" not in row else "audio"
-    if key not in row or "text" not in row:
-        raise CorpusError(
-            f"{source}: key `{'text' if key in row else 'audio'}` is "
-            f"missing. Add it. Received the keys: {', '.join(row)}"
-        )
-    _require(isinstance(row[key], str), source, key, row, "a path")
-    _require(isinstance(row["text"], str), source, "text", row, "a string")
-    duration = row.get("duration")
-    if duration is None:
-        duration = math.nan
-    else:
-        # Not `isinstance`, by which `true` is an integer.
-        valid = type(duration) in (int, float) and 0 < duration < math.inf
-        _require(valid, source, "duration", row, "positive seconds")
-    speaker = row.get("speaker")
-    speaker = "" if speaker is None else speaker
-    valid = isinstance(speaker, (str, int))
-    _require(valid, source, "speaker", row, "a string")
-    # Ignoring it would pair the text with the whole recording.
-    _require(not row.get("offset"), source, "offset", row, "absent or 0")
-    audio = os.path.join(folder, row[key])
-    if not os.path.isfile(audio):
-        raise CorpusError(
-            f"{source}: audio file '{audio}' of key `{key}` does not exist. "
-            "Correct the path (relative paths count from the manifest's "
-            "folder) or remove the line."
-        )
-    return Utterance(
-        audio=audio,
-        text=normalize_transcript(row["text"]),
-        duration=float(duration),
-        speaker=str(speaker),
-        source=source,
-    )
-
-
-def _require(
-    valid: bool, source: str, key: str, row: dict[str, Any], expected: str
-) -> None:
-    if not valid:
-        raise CorpusError(
-            f"{source}: `{key}` must be {expected}. Received: {row[key]!r}"
-        )

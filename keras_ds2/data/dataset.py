@@ -253,8 +253,7 @@ class SpeechDataset:
                 int(self.order(pass_index)[position]), pass_index
             )
 
-        # Steps are counted by TensorFlow: a Python generator would hold the
-        # interpreter at its exit after an error.
+        # Counted by TensorFlow: a Python generator hides where it stands.
         steps = tf.data.Dataset.range(1).flat_map(count)
         return (
             self._read(steps, load)
