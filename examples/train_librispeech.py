@@ -266,7 +266,7 @@ if __name__ == "__main__":
     except (keras_ds2.AudioError, keras_ds2.data.CorpusError) as error:
         fault = str(error)
     except tf.errors.OpError as error:  # a file that broke after indexing
-        found = re.search("AudioError: (.*)", error.message)
+        found = re.search("(?:Audio|Corpus)Error: (.*)", error.message)
         if not found:
             raise
         fault = found[1]

@@ -5,6 +5,8 @@ import itertools
 import json
 import math
 import pathlib
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -389,4 +391,55 @@ def test_prepare_dataset_tells_what_it_left_out(tmp_path, beeps, capsys):
     assert len(prepare().left_over) == 1
     told = capsys.readouterr().err
     assert "2 utterances" in told
-    assert "; 1 utterance(s) left over, so that 2 replicas have equal" in told
+    assert "; dropped 1 utterance(s) left over, so that 2 replicas" in told
+
+
+REPLICAS = """
+import sys
+import keras, numpy, tensorflow
+num_replicas = int(sys.argv[1])
+cpus = tensorflow.config.list_physical_devices("CPU")
+devices = [tensorflow.config.LogicalDeviceConfiguration()] * num_replicas
+tensorflow.config.set_logical_device_configuration(cpus[0], devices)
+names = [f"CPU:{i}" for i in range(num_replicas)]
+import keras_ds2
+from keras_ds2.data import *
+rows, _ = add_durations(
+    read_librispeech("tests/data/LibriSpeech", ["train-clips", "dev-clips"])
+)
+augmentation = Augmentation((0.9, 1.0, 1.1))
+dataset = SpeechDataset(rows, 4, num_replicas=2, augmentation=augmentation)
+dataset.first_step = 1
+keras.utils.set_random_seed(0)
+with tensorflow.distribute.MirroredStrategy(names).scope():
+    model = keras_ds2.DeepSpeech2(
+        conv_filters=(4, 4), conv_kernel_sizes=((5, 9), (5, 5)), rnn_units=8,
+        num_rnn_layers=1, dense_units=8, dropout=0.0,
+        batch_normalization=False, normalize=False,
+    )
+    model.compile(keras.optimizers.Adam(1e-2))
+history = model.fit(
+    dataset.stream(), steps_per_epoch=3, epochs=2, shuffle=False, verbose=0,
+    validation_data=dataset.one_pass(),
+).history
+print(*history["loss"], *history["val_loss"])
+"""
+
+
+@pytest.mark.slow
+def test_replicas_see_the_same_in_every_run():
+    def losses(num_replicas):
+        result = subprocess.run(
+            [sys.executable, "-c", REPLICAS, str(num_replicas)],
+            cwd=DATA.parent.parent.parent,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=True,
+        )
+        return [float(text) for text in result.stdout.split()[-4:]]
+
+    first = losses(2)
+    assert losses(2) == first
+    # Sums in another order.
+    np.testing.assert_allclose(losses(1), first, rtol=1e-5)

@@ -135,8 +135,8 @@ def _summary(dataset: SpeechDataset) -> str:
     )
     if dataset.left_over:
         text += (
-            f"; {len(dataset.left_over)} utterance(s) left over, so that "
-            f"{dataset.num_replicas} replicas have equal shares"
+            f"; dropped {len(dataset.left_over)} utterance(s) left over, so "
+            f"that {dataset.num_replicas} replicas have equal shares"
         )
     return text
 

@@ -62,6 +62,8 @@ class BatchReader:
         self.augmentation = augmentation
         self.on_bad_audio = on_bad_audio
         self.report = report
+        if report is not None:
+            os.makedirs(os.path.dirname(report) or ".", exist_ok=True)
         self.bad_audio: dict[Utterance, Rejected] = {}
         self._num_utterances = sum(map(len, batches))
         self._lock = threading.Lock()
