@@ -14,11 +14,13 @@ over 960 hours are 17 million steps, which take months:
         --train train-clean-100,train-clean-360,train-other-500 \\
         --validation dev-clean
 
-A practical recipe for one GPU: larger batches, fewer passes, SpecAugment:
+A practical recipe for one GPU (for all GPUs, add `--strategy mirrored`): larger
+batches within a budget of frames, fewer passes, augmentation:
 
     python examples/train_librispeech.py --data LibriSpeech --run runs/100 \\
-        --train train-clean-100 --validation dev-clean --batch-size 32 \\
-        --epochs 50 --warmup-steps 3500 --spec-augment
+        --train train-clean-100 --validation dev-clean --batch-size 64 \\
+        --max-frames-per-batch 60000 --epochs 50 --warmup-steps 3500 \\
+        --spec-augment --speed-perturbation
 
 A small model for a few hours of speech and two cores:
 
@@ -27,14 +29,15 @@ A small model for a few hours of speech and two cores:
         --batch-size 16 --epochs 20 --warmup-steps 500 --max-lr 0.001
 
 `--train` and `--validation` also take manifests (`train.jsonl`). A run that
-was stopped goes on when the same command is given again. Its folder receives
-`log.csv`, TensorBoard events, `best.keras` (by `val_wer`), `model.keras`, and
-the figures `curves.png` and `utterance.png`.
+was stopped, however it was, goes on when the same command is given again, and
+ends as if it had not been stopped. Its folder receives `log.csv`, TensorBoard
+events, `best.keras` (by `val_wer`), `model.keras`, and the figures
+`curves.png` and `utterance.png`. When it does not learn: `--overfit-one-batch`
+and docs/troubleshooting.md.
 """
 
 import argparse
 import ast
-import csv
 import importlib.util
 import inspect
 import os
@@ -79,6 +82,14 @@ SELF_TEST = dict(
     max_lr=3e-3,
     stop_at_wer=0.04,
 )
+OVERFIT = dict(
+    run="runs/overfit",
+    epochs=1000,
+    steps_per_epoch=50,
+    warmup_steps=100,
+    max_lr=1e-3,
+    stop_at_wer=0.01,
+)
 
 
 def parse_arguments(argv=None):
@@ -100,8 +111,9 @@ def parse_arguments(argv=None):
     add("--size", "reference", "named model", choices=SIZES)
     add("--batch-size", 2, "utterances")
     add("--epochs", 120, "passes over the corpus")
-    add("--steps-per-epoch", type=int, help="between validations (default: a "
-        "pass, 5000 at most)")  # fmt: skip
+    add("--steps-per-epoch", type=int, help="between validations and backups "
+        "(default: a pass, 1000 at most)")  # fmt: skip
+    add("--max-frames-per-batch", type=int, help="10 ms each, with padding")
     add("--warmup-steps", 10_000, "steps of rising learning rate")
     add("--warmup-dim", 256, "dimension in the schedule")
     add("--lr-scale", 1.0, "factor on the schedule")
@@ -114,8 +126,16 @@ def parse_arguments(argv=None):
     add("--max-duration", type=float, help="seconds; longer is invalid")
     add("--on-invalid", "error", "what to do with utterances that cannot be "
         "used", choices=("error", "skip"))  # fmt: skip
-    add("--seed", 0, "of weights, dropout and order")
+    add("--on-bad-audio", "error", "what to do with files that fail while "
+        "training", choices=("error", "skip"))  # fmt: skip
+    add("--speed-perturbation", action="store_true", help="0.9, 1.0 or 1.1")
+    add("--noise", help="folder of noise to mix in, at 10 to 30 dB")
+    add("--overfit-one-batch", action="store_true", help="learn one batch by "
+        "heart, to find out whether training works")  # fmt: skip
+    add("--seed", 0, "of weights, dropout, order and augmentation")
     add("--device", "auto", "auto, cpu or cuda:N")
+    add("--strategy", "none", "mirrored: all GPUs of this machine share each "
+        "batch", choices=("none", "mirrored"))  # fmt: skip
     add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
         "mixed_float16 or mixed_bfloat16")  # fmt: skip
     group = parser.add_argument_group(
@@ -133,8 +153,11 @@ def parse_arguments(argv=None):
         flag = f"--{name.replace('_', '-')}"
         add(flag, help=f"reference: {default!r}", group=group, **kwargs)
 
-    if parser.parse_known_args(argv)[0].data is None:
+    known = parser.parse_known_args(argv)[0]
+    if known.data is None:
         parser.set_defaults(**SELF_TEST)
+    if known.overfit_one_batch:
+        parser.set_defaults(**OVERFIT)
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in arguments}
     args.model = SIZES[args.size] | {
@@ -143,96 +166,102 @@ def parse_arguments(argv=None):
     return args
 
 
-def best_so_far(log):
-    """The lowest `val_wer` of a run that goes on, if it is one."""
-    if not os.path.exists(log):
-        return None
-    with open(log, newline="") as file:
-        rates = [float(row["val_wer"]) for row in csv.DictReader(file)]
-    return min(rates, default=None)
+class StopAtWER(keras.callbacks.Callback):
+    backed_up_attributes = ()
+
+    def __init__(self, wer):
+        super().__init__()
+        self.wer = wer
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs["val_wer"] < self.wer:
+            self.model.stop_training = True
+
+
+def prepare(args, model, names, num_replicas, **kwargs):
+    return keras_ds2.data.prepare_dataset(
+        args.data,
+        names.replace(" ", "").split(","),
+        model,
+        args.batch_size,
+        args.seed,
+        args.max_duration,
+        args.on_invalid,
+        args.max_frames_per_batch,
+        num_replicas,
+        on_bad_audio=args.on_bad_audio,
+        bad_audio_report=f"{args.run}/bad_audio.jsonl",
+        **kwargs,
+    )
 
 
 def train(args):
-    if os.path.exists(f"{args.run}/model.keras"):
-        raise SystemExit(
-            f"{args.run} holds a finished run. Choose another folder by "
-            "--run, or delete it."
-        )
     for name in ("matplotlib", "tensorboard"):
         if importlib.util.find_spec(name) is None:
             raise SystemExit(f"{name} is missing: pip install '.[plot]'")
     os.makedirs(args.run, exist_ok=True)
-    log = f"{args.run}/log.csv"
-    device = keras_ds2.use_device(args.device)
+    all_devices = args.strategy == "mirrored" and args.device == "auto"
+    device = keras_ds2.use_device("all" if all_devices else args.device)
     precision = keras_ds2.use_mixed_precision(args.mixed_precision)
+    strategy = keras_ds2.use_strategy(args.strategy)
+    num_replicas = strategy.num_replicas_in_sync
     keras.utils.set_random_seed(args.seed)
 
-    model = keras_ds2.DeepSpeech2(**args.model)
-    train_set, validation_set = (
-        keras_ds2.data.prepare_dataset(
-            args.data,
-            names.replace(" ", "").split(","),
-            model,
-            args.batch_size,
-            args.seed,
-            args.max_duration,
-            args.on_invalid,
+    with strategy.scope():
+        model = keras_ds2.DeepSpeech2(**args.model)
+        schedule = keras_ds2.WarmupSchedule(
+            args.warmup_dim, args.warmup_steps, args.lr_scale, args.max_lr
         )
-        for names in (args.train, args.validation)
+        model.compile(
+            keras.optimizers.Adam(
+                schedule,
+                beta_1=args.beta_1,
+                beta_2=args.beta_2,
+                epsilon=args.epsilon,
+                global_clipnorm=args.clipnorm / num_replicas,
+            )
+        )
+    speeds = (0.9, 1.0, 1.1) if args.speed_perturbation else (1.0,)
+    augmentation = keras_ds2.data.Augmentation(speeds, args.noise)
+    train_set = prepare(
+        args, model, args.train, num_replicas, augmentation=augmentation
     )
+    validation_set = prepare(args, model, args.validation, num_replicas)
+    if args.overfit_one_batch:
+        batch = train_set.batches[len(train_set) // 2]
+        train_set = validation_set = keras_ds2.data.SpeechDataset(
+            batch, len(batch), model.sampling_rate, model.alphabet
+        )
     if model.normalize:
         # The second pass: the first begins with the shortest utterances.
         sample = train_set.stream(first_step=len(train_set))
         model.adapt(sample, steps=min(len(train_set), 500))
-    schedule = keras_ds2.WarmupSchedule(
-        args.warmup_dim, args.warmup_steps, args.lr_scale, args.max_lr
-    )
-    model.compile(
-        keras.optimizers.Adam(
-            schedule,
-            beta_1=args.beta_1,
-            beta_2=args.beta_2,
-            epsilon=args.epsilon,
-            global_clipnorm=args.clipnorm,
-        )
-    )
     num_steps = args.epochs * len(train_set)
-    steps_per_epoch = args.steps_per_epoch or min(len(train_set), 5000)
+    steps_per_epoch = args.steps_per_epoch or min(len(train_set), 1000)
     print(
         f"{args.size} model, {model.count_params():,} parameters, on {device} "
         f"in {precision}: {num_steps:,} steps for {args.epochs} passes"
     )
-
-    def set_position(logs):
-        # Resumed, it goes on with the batch at which it was stopped.
-        train_set.first_step = int(model.optimizer.iterations.numpy())
-
-    def stop_at_wer(epoch, logs):
-        if logs["val_wer"] < args.stop_at_wer:
-            model.stop_training = True
-
+    print(keras_ds2.dry_run(model, train_set))
     model.fit(
         train_set.stream(),
-        shuffle=False,  # the stream has its own order
         verbose="auto" if sys.stdout.isatty() else 2,
         steps_per_epoch=steps_per_epoch,
         epochs=-(-num_steps // steps_per_epoch),
         validation_data=validation_set.one_pass(),
         callbacks=[
-            keras.callbacks.BackupAndRestore(f"{args.run}/backup"),
-            keras.callbacks.LambdaCallback(on_train_begin=set_position),
-            keras.callbacks.CSVLogger(log, append=True),
+            keras_ds2.TrainingMonitor(train_set),
             keras.callbacks.TensorBoard(args.run),
             keras.callbacks.ModelCheckpoint(
                 f"{args.run}/best.keras",
                 "val_wer",
                 mode="min",
                 save_best_only=True,
-                initial_value_threshold=best_so_far(log),
-            ),  # fmt: skip
-            keras.callbacks.LambdaCallback(on_epoch_end=stop_at_wer),
-            keras.callbacks.TerminateOnNaN(),
-            keras_ds2.TimeEstimate(train_set, num_steps),
+            ),
+            StopAtWER(args.stop_at_wer),
+            keras_ds2.BackupAndRestore(
+                f"{args.run}/backup", train_set, f"{args.run}/log.csv"
+            ),
         ],
     )
     model.save(f"{args.run}/model.keras")
@@ -270,6 +299,5 @@ if __name__ == "__main__":
         if not found:
             raise
         fault = found[1]
-    # Here, where the traceback no longer holds the stream of batches open.
     if fault:
         sys.exit(fault)

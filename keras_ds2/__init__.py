@@ -19,7 +19,11 @@ from keras_ds2.layers.spec_augment import SpecAugment
 from keras_ds2.layers.symbol_logits import SymbolLogits
 from keras_ds2.models.deepspeech2 import DeepSpeech2
 from keras_ds2.training.backup_and_restore import BackupAndRestore
-from keras_ds2.training.device import use_device, use_mixed_precision
+from keras_ds2.training.device import (
+    use_device,
+    use_mixed_precision,
+    use_strategy,
+)
 from keras_ds2.training.dry_run import dry_run
 from keras_ds2.training.evaluate import evaluate
 from keras_ds2.training.figures import (
@@ -60,6 +64,7 @@ __all__ = [
     "plot_transcription",
     "use_device",
     "use_mixed_precision",
+    "use_strategy",
 ]
 
 

@@ -73,7 +73,7 @@ def train(folder, epochs, seconds):
         validation_data=validation.one_pass(),
         verbose=0,
         callbacks=[
-            keras_ds2.TrainingMonitor(dataset, STEPS_PER_EPOCH * epochs),
+            keras_ds2.TrainingMonitor(dataset),
             keras.callbacks.ModelCheckpoint(
                 f"{folder}/best.keras", "val_loss", save_best_only=True
             ),

@@ -70,6 +70,11 @@ def test_reference_hyper_parameters_are_the_defaults(example):
         "device": "auto",
         "mixed_precision": "auto",
         "on_invalid": "error",
+        "on_bad_audio": "error",
+        "strategy": "none",
+        "speed_perturbation": False,
+        "noise": None,
+        "max_frames_per_batch": None,
     }
     assert {name: args[name] for name in expected} == expected
     # None given: the model's own defaults.
@@ -156,10 +161,10 @@ def test_trains_evaluates_and_draws(example, tmp_path, capsys):
         model = keras.models.load_model(run / name)
         assert model.rnn_units == 8
         assert len(model.transcribe(files)) == 2
-    # A finished run is not written over.
+    # A finished run is not trained again, nor written over.
     before = (run / "log.csv").read_bytes()
-    with pytest.raises(SystemExit, match="holds a finished run"):
-        example.main(argv)
+    assert example.main(argv).wer == result.wer
+    assert "Nothing is left to do after epoch 1" in capsys.readouterr().out
     assert (run / "log.csv").read_bytes() == before
     # And what was trained can be scored.
     scored = load("evaluate_librispeech").main(
@@ -183,29 +188,50 @@ def test_self_test_learns(example, tmp_path, capsys):
     assert float(last["cer"]) < float(first["cer"])
 
 
-def test_goes_on_where_it_was_stopped(example, tmp_path, monkeypatch):
+def test_goes_on_where_it_was_stopped(example, tmp_path, capsys):
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "log.csv").touch()  # stopped in the first epoch
-    argv = ["--data", CLIPS, "--run", str(run), *TRAIN, "--no-normalize"]
-    argv += ["--batch-size=3", "--epochs=2", "--device=cpu"]
-    with monkeypatch.context() as patch:  # as if stopped after its last epoch
-        patch.setattr(
-            keras.callbacks.BackupAndRestore, "on_train_end", lambda *_: None
-        )
-        example.main([*argv, "--epochs=1"])
-    (run / "model.keras").unlink()
-    # The best of the stopped run stays the best.
-    [row] = read_log(run)
-    with open(run / "log.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row | {"val_wer": 0.0})
-    marker = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=3)
-    marker.save(run / "best.keras")
-    example.main(argv)
-    assert keras.models.load_model(run / "best.keras").rnn_units == 3
+    argv = ["--data", CLIPS, "--run", str(run), *TRAIN, "--device=cpu"]
+    argv += ["--batch-size=3"]
+    example.main([*argv, "--epochs=1"])
+    assert "Goes on" not in capsys.readouterr().out
+    example.main([*argv, "--epochs=2"])
+    assert "Goes on after epoch 1: step 2, pass 2." in capsys.readouterr().out
     assert [row["epoch"] for row in read_log(run)] == ["0", "1"]
+    with pytest.raises(ValueError, match="dataset.batch_size: 3 in the back"):
+        example.main([*argv, "--epochs=2", "--batch-size=2"])
+
+
+def test_overfits_one_batch(example, tmp_path, capsys):
+    argv = ["--data", CLIPS, "--run", str(tmp_path / "run"), *TRAIN]
+    argv += ["--batch-size=2", "--overfit-one-batch", "--device=cpu"]
+    argv += ["--epochs=60", "--steps-per-epoch=30", "--rnn-units=32"]
+    argv += ["--max-lr=0.01", "--speed-perturbation"]
+    example.main(argv)
+    printed = capsys.readouterr().out
+    assert "60 steps for 60 passes" in printed
+    assert "(2 utterances)" in printed
+    first, last = read_log(tmp_path / "run")
+    assert float(last["loss"]) < 0.8 * float(first["loss"])
+    assert float(last["pass"]) == 60
+
+
+def test_goes_on_without_audio_that_is_bad(example, tmp_path, capsys):
+    rows = []
+    for path in sorted(pathlib.Path(CLIPS).glob("dev-clips/*/*/*.opus")):
+        rows.append({"audio": str(path), "text": "the same words"})
+    broken = tmp_path / "broken.wav"
+    samples = np.full(40000, np.nan, "float32")
+    soundfile.write(broken, samples, 16000, subtype="FLOAT")
+    rows.append({"audio": "broken.wav", "text": "the same words"})
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run = tmp_path / "run"
+    argv = [f"--data={tmp_path}", "--train=a.jsonl", "--validation=a.jsonl"]
+    argv += [f"--run={run}", "--device=cpu", "--epochs=2", *SMALL]
+    result = example.main([*argv, "--on-bad-audio=skip"])
+    assert len(result.utterances) == 2
+    assert "1 non_finite" in capsys.readouterr().out
+    report = (run / "bad_audio.jsonl").read_text().splitlines()
+    assert {json.loads(line)["audio"] for line in report} == {str(broken)}
 
 
 def test_command_line_tells_a_fault_in_one_line(tmp_path):

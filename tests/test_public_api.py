@@ -43,6 +43,7 @@ NAMES = [
     "plot_transcription",
     "use_device",
     "use_mixed_precision",
+    "use_strategy",
 ]
 DATA_NAMES = [
     "Augmentation",

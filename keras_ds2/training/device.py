@@ -14,11 +14,12 @@ def use_device(name: str = "auto") -> str:
     made. A chosen GPU's memory is taken as needed, not all at once.
 
     Args:
-        name: `"cpu"`; `"cuda:N"`, the N-th GPU; or `"auto"`, the first GPU if
-            there is one, else the CPU. Defaults to `"auto"`.
+        name: `"cpu"`; `"cuda:N"`, the N-th GPU; `"all"`, every GPU, for
+            `use_strategy`; or `"auto"`, the first GPU. `"all"` and `"auto"`
+            are the CPU where there is no GPU. Defaults to `"auto"`.
 
     Returns:
-        What was chosen: `"cpu"` or `"cuda:N"`.
+        What was chosen: `"cpu"`, `"cuda:N"`, or several by commas.
 
     Raises:
         ValueError: If there is no such device.
@@ -34,9 +35,13 @@ def use_device(name: str = "auto") -> str:
     """
     gpus = tf.config.list_physical_devices("GPU")
     available = ["cpu", *(f"cuda:{i}" for i in range(len(gpus)))]
-    if name == "auto":
-        name = available[1] if gpus else "cpu"
-    if name not in available:
+    if name in ("auto", "all"):
+        names = available[1:] or ["cpu"]
+        name = names[0] if name == "auto" else ",".join(names)
+        chosen = gpus[: len(name.split(","))]
+    elif name in available:
+        chosen = [] if name == "cpu" else [gpus[available.index(name) - 1]]
+    else:
         hint = (
             ""
             if gpus or not re.fullmatch(r"cuda:\d+", name)
@@ -47,7 +52,6 @@ def use_device(name: str = "auto") -> str:
             f"There is no device {name!r}. Available: "
             f"{', '.join(available)}{hint}"
         )
-    chosen = [] if name == "cpu" else [gpus[int(name.removeprefix("cuda:"))]]
     try:
         tf.config.set_visible_devices(chosen, "GPU")
         for gpu in chosen:
@@ -82,3 +86,48 @@ def use_mixed_precision(name: str = "auto") -> str:
         name = "mixed_float16" if on_gpu else "float32"
     keras.config.set_dtype_policy(name)
     return name
+
+
+def use_strategy(name: str = "none") -> tf.distribute.Strategy:
+    """Chooses how many devices share a training.
+
+    The weights are those of one device, to rounding: batches, statistics and
+    gradients are shared exactly, as long as every batch divides evenly. To
+    that end give `prepare_dataset` the strategy's `num_replicas_in_sync`,
+    which then leaves out the few utterances that are left over; and divide
+    `global_clipnorm` by it, for Keras clips each replica's share. Dropout and
+    SpecAugment draw other numbers than one device does.
+
+    Args:
+        name: `"none"` for one device, or `"mirrored"` for all that are visible
+            (see `use_device`). Defaults to `"none"`.
+
+    Returns:
+        `tf.distribute.Strategy`. Build and compile the model within its
+        `scope()`.
+
+    Raises:
+        ValueError: If the name is unknown, or there is only one device.
+
+    Example:
+
+    >>> import keras_ds2
+    >>> strategy = keras_ds2.use_strategy("none")
+    >>> with strategy.scope():
+    ...     model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
+    """
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name != "mirrored":
+        raise ValueError(
+            f"`name` must be 'none' or 'mirrored'. Received: name={name!r}"
+        )
+    devices = tf.config.list_logical_devices("GPU")
+    devices = devices or tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        raise ValueError(
+            "The mirrored strategy needs two devices or more; there is "
+            f"{devices[0].name}. Train without a strategy, or show more GPUs "
+            "by `use_device('all')`."
+        )
+    return tf.distribute.MirroredStrategy([device.name for device in devices])

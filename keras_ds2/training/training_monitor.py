@@ -24,7 +24,6 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     Args:
         dataset: The `SpeechDataset` whose `stream()` is trained on.
-        num_steps: Integer. Steps of the whole training.
         patience: Integer. Skipped steps in a row that end the training.
             Defaults to `20`.
 
@@ -38,17 +37,16 @@ class TrainingMonitor(keras.callbacks.Callback):
     >>> dataset = keras_ds2.data.prepare_dataset(
     ...     "tests/data/LibriSpeech", ["train-clips"], model, batch_size=2
     ... )
-    >>> callback = keras_ds2.TrainingMonitor(dataset, num_steps=120)
+    >>> callback = keras_ds2.TrainingMonitor(dataset)
     """
 
     # For `BackupAndRestore`: nothing to keep, and what a repetition changes.
     backed_up_attributes = ()
     unrepeatable_logs = ("speech_per_second",)
 
-    def __init__(self, dataset, num_steps, patience=20):
+    def __init__(self, dataset, patience=20):
         super().__init__()
         self.dataset = dataset
-        self.num_steps = num_steps
         self.patience = patience
 
     def on_train_begin(self, logs=None):
@@ -83,7 +81,7 @@ class TrainingMonitor(keras.callbacks.Callback):
         return self.speech / max(time.monotonic() - self.start, 1e-9)
 
     def _estimate(self, num_steps):
-        steps_left = self.num_steps - num_steps
+        steps_left = self.params["epochs"] * self.params["steps"] - num_steps
         speech_left = self.dataset.duration * steps_left / len(self.dataset)
         minutes = speech_left / self._speed() / 60
         left = (
