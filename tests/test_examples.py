@@ -72,7 +72,7 @@ def test_reference_hyper_parameters_are_the_defaults(example):
         "on_invalid": "error",
         "on_bad_audio": "error",
         "strategy": "none",
-        "speed_perturbation": False,
+        "speed_perturbation": None,
         "noise": None,
         "max_frames_per_batch": None,
     }
