@@ -6,6 +6,7 @@ from keras_ds2.decoding.greedy import greedy_decode
 from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
 from keras_ds2.layers.clipped_relu import clipped_relu
 from keras_ds2.layers.ctc_layer import CTCLayer
+from keras_ds2.layers.gru import GRU
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
 from keras_ds2.layers.lstm import LSTM
 from keras_ds2.layers.output_length import OutputLength
@@ -15,6 +16,7 @@ from keras_ds2.layers.sequence_batch_normalization import (
 )
 from keras_ds2.layers.sequence_conv2d import SequenceConv2D
 from keras_ds2.layers.sequence_mask import SequenceMask
+from keras_ds2.layers.simple_rnn import SimpleRNN
 from keras_ds2.layers.spec_augment import SpecAugment
 from keras_ds2.layers.symbol_logits import SymbolLogits
 from keras_ds2.models.deepspeech2 import DeepSpeech2
@@ -42,6 +44,7 @@ __all__ = [
     "CharacterErrorRate",
     "CharacterTokenizer",
     "DeepSpeech2",
+    "GRU",
     "LSTM",
     "LogMelSpectrogram",
     "OutputLength",
@@ -49,6 +52,7 @@ __all__ = [
     "SequenceBatchNormalization",
     "SequenceConv2D",
     "SequenceMask",
+    "SimpleRNN",
     "SpecAugment",
     "SymbolLogits",
     "TrainingMonitor",

@@ -115,6 +115,7 @@ def test_defaults_are_the_reference_configuration():
         "bidirectional": False,
         "merge_mode": "sum",
         "batch_normalization": True,
+        "normalize_projection": False,
         "row_conv_width": 5,
         "dense_units": 1024,
         "dropout": 0.1,
@@ -187,6 +188,7 @@ def test_logit_length_method_is_the_graphs(clips):
 FEW = [
     {"rnn_type": "gru", "batch_normalization": False},
     {"rnn_type": "simple", "bidirectional": True, "merge_mode": "concat"},
+    {"rnn_type": "gru", "bidirectional": True, "normalize_projection": True},
     {"row_conv_width": 0, "alphabet": "abcdefghijklmnopqrstuvwxyzé -'"},
     {
         "conv_filters": (3,),
@@ -208,9 +210,18 @@ GRID = [
         "bidirectional": merge_mode is not None,
         "merge_mode": merge_mode or "sum",
         "batch_normalization": batch_normalization,
+        "normalize_projection": normalize_projection,
     }
-    for rnn_type, merge_mode, batch_normalization in itertools.product(
-        ("lstm", "gru", "simple"), (None, "sum", "concat"), (True, False)
+    for (
+        rnn_type,
+        merge_mode,
+        batch_normalization,
+        normalize_projection,
+    ) in itertools.product(
+        ("lstm", "gru", "simple"),
+        (None, "sum", "concat"),
+        (True, False),
+        (True, False),
     )
 ]
 

@@ -21,6 +21,7 @@ NAMES = [
     "CharacterErrorRate",
     "CharacterTokenizer",
     "DeepSpeech2",
+    "GRU",
     "LSTM",
     "LogMelSpectrogram",
     "OutputLength",
@@ -28,6 +29,7 @@ NAMES = [
     "SequenceBatchNormalization",
     "SequenceConv2D",
     "SequenceMask",
+    "SimpleRNN",
     "SpecAugment",
     "SymbolLogits",
     "TrainingMonitor",
@@ -155,7 +157,7 @@ def test_everything_that_keras_saves_is_registered():
         if item is keras_ds2.clipped_relu
         or (inspect.isclass(item) and issubclass(item, saved))
     }
-    assert len(names) == 16
+    assert len(names) == 18
     assert names == {name: f"keras_ds2>{name}" for name in names}
 
 

@@ -3,6 +3,7 @@
 import helpers
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_ds2 import SequenceConv2D
 
@@ -102,3 +103,28 @@ def test_even_kernels_have_no_middle(kernel_size):
 def test_what_would_break_lengths_is_refused(argument):
     with pytest.raises(ValueError, match="cannot be chosen"):
         SequenceConv2D(1, (3, 3), **argument)
+
+
+@pytest.mark.parametrize("kernel_size", [(1, 1), (3, 5), (11, 9)])
+@pytest.mark.parametrize("strides", [(1, 1), (1, 2), (2, 3)])
+def test_gradients_are_tensorflows(frames, kernel_size, strides):
+    layer = layer_for(kernel_size, strides)
+    layer.bias.assign(np.zeros(3))
+    top, left = (size // 2 for size in kernel_size)
+    gradients = []
+    for convolve in (
+        layer,
+        lambda inputs: tf.nn.conv2d(
+            inputs,
+            layer.kernel.value,
+            strides,
+            [[0, 0], [top, top], [left, left], [0, 0]],
+        ),
+    ):
+        inputs = tf.constant(frames)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            loss = tf.reduce_sum(tf.sin(convolve(inputs)))
+        gradients.append(tape.gradient(loss, [inputs, layer.kernel.value]))
+    for actual, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,8 @@
 """Convolution over time and frequency that padding cannot reach."""
 
 import keras
+import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from keras_ds2 import lengths
@@ -80,6 +82,36 @@ class SequenceConv2D(keras.layers.Conv2D):
             )
         )
 
+    def convolution_op(self, inputs, kernel):
+        # With a stride in time few frames are left, and TensorFlow's gradient
+        # of the kernel is as fast.
+        if (
+            keras.backend.backend() != "tensorflow"
+            or tf.config.get_visible_devices("GPU")
+            or self.strides[0] != 1
+            or self.groups != 1
+        ):
+            return super().convolution_op(inputs, kernel)
+
+        @tf.custom_gradient
+        def convolve(inputs, kernel):
+            strides = [1, *self.strides, 1]
+            outputs = tf.nn.conv2d(inputs, kernel, strides, "VALID")
+
+            def gradient(d_outputs):
+                return (
+                    tf.nn.conv2d_transpose(
+                        d_outputs, kernel, tf.shape(inputs), strides, "VALID"
+                    ),
+                    _kernel_gradient(
+                        inputs, d_outputs, kernel.shape, self.strides[1]
+                    ),
+                )
+
+            return outputs, gradient
+
+        return convolve(inputs, tf.convert_to_tensor(kernel))
+
     def compute_length(self, num_frames):
         """Counts the frames after the layer (integers or tensors)."""
         return self._compute_size(num_frames, axis=0)
@@ -104,3 +136,41 @@ class SequenceConv2D(keras.layers.Conv2D):
         for name in ("padding", "dilation_rate", "data_format"):
             del config[name]
         return config
+
+
+def _kernel_gradient(inputs, d_outputs, kernel_shape, stride):
+    """The gradient of the kernel of a convolution of stride 1 in time.
+
+    On a CPU, six times as fast as TensorFlow's operation for many channels.
+    Windows of frequencies against shifts of time are two matrices of similar
+    size, and one product of them is the gradient. One utterance at a time:
+    all windows at once would be a hundred times the size of `inputs`.
+    """
+    time, frequency, channels, filters = kernel_shape
+    windows = np.arange(d_outputs.shape[2])[:, None] * stride
+    windows = windows + np.arange(frequency)
+    frames = tf.shape(inputs)[1]
+    dtype = keras.backend.result_type(inputs.dtype.name, "float32")
+
+    def add(i, total):
+        # (frames, frequencies, window, channels)
+        unfolded = tf.gather(inputs[i], windows, axis=1)
+        padded = tf.pad(d_outputs[i], [[time - 1, time - 1], [0, 0], [0, 0]])
+        shifted = tf.concat(
+            [padded[t : t + frames] for t in reversed(range(time))], axis=-1
+        )
+        product = tf.matmul(
+            tf.reshape(unfolded, [-1, frequency * channels]),
+            tf.reshape(shifted, [-1, time * filters]),
+            transpose_a=True,
+        )
+        return i + 1, total + tf.cast(product, dtype)
+
+    _, total = tf.while_loop(
+        lambda i, _: i < tf.shape(inputs)[0],
+        add,
+        (0, tf.zeros((frequency * channels, time * filters), dtype)),
+        parallel_iterations=1,  # more would only take more memory
+    )
+    total = tf.reshape(total, [frequency, channels, time, filters])
+    return tf.cast(tf.transpose(total, [2, 0, 1, 3]), inputs.dtype)

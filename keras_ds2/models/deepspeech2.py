@@ -2,10 +2,12 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import keras
 
 from keras_ds2.layers.clipped_relu import clipped_relu
+from keras_ds2.layers.gru import GRU
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
 from keras_ds2.layers.lstm import LSTM
 from keras_ds2.layers.output_length import OutputLength
@@ -15,6 +17,7 @@ from keras_ds2.layers.sequence_batch_normalization import (
 )
 from keras_ds2.layers.sequence_conv2d import SequenceConv2D
 from keras_ds2.layers.sequence_mask import SequenceMask
+from keras_ds2.layers.simple_rnn import SimpleRNN
 from keras_ds2.layers.spec_augment import SpecAugment
 from keras_ds2.layers.symbol_logits import SymbolLogits
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
@@ -65,6 +68,9 @@ class DeepSpeech2(SpeechRecognizer):
         batch_normalization: Boolean. Whether each convolution's output and
             each further recurrent layer's input is normalized by
             `SequenceBatchNormalization`. Defaults to `True`.
+        normalize_projection: Boolean. Whether recurrent layers, the first
+            included, normalize their projected input, as the paper does,
+            instead of their input; rules out cuDNN. Defaults to `False`.
         row_conv_width: Integer. The current frame and the future ones that
             `RowConvolution` sees; 0 for none. Defaults to `5`.
         dense_units: Integer. Defaults to `1024`.
@@ -92,8 +98,8 @@ class DeepSpeech2(SpeechRecognizer):
         Amodei et al., 2016 (arXiv:1512.02595), section 3. It differs from the
         paper in the reference configuration's LSTM, log-mel features and
         dropout; recurrent layers normalize their input, which is what cuDNN
-        can run, instead of its projection; the two directions of a layer do
-        not share input weights; a GRU's candidate is a tanh.
+        can run, unless `normalize_projection=True`; the two directions of a
+        layer do not share input weights; a GRU's candidate is a tanh.
 
     Example:
 
@@ -127,6 +133,7 @@ class DeepSpeech2(SpeechRecognizer):
         bidirectional=False,
         merge_mode="sum",
         batch_normalization=True,
+        normalize_projection=False,
         row_conv_width=5,
         dense_units=1024,
         dropout=0.1,
@@ -192,7 +199,7 @@ class DeepSpeech2(SpeechRecognizer):
         )  # (batch, frames, features)
         mask = SequenceMask(name="mask")(x, num_frames)
         for i in range(1, num_rnn_layers + 1):
-            if batch_normalization and i > 1:
+            if batch_normalization and not normalize_projection and i > 1:
                 x = SequenceBatchNormalization(
                     dtype=dtype, name=f"rnn_{i}_norm"
                 )(x, num_frames)
@@ -201,6 +208,7 @@ class DeepSpeech2(SpeechRecognizer):
                 rnn_units,
                 bidirectional,
                 merge_mode,
+                normalize_projection=normalize_projection,
                 dtype=dtype,
                 name=f"rnn_{i}",
             )(x, mask=mask)
@@ -243,19 +251,20 @@ class DeepSpeech2(SpeechRecognizer):
         self.bidirectional = bidirectional
         self.merge_mode = merge_mode
         self.batch_normalization = batch_normalization
+        self.normalize_projection = normalize_projection
         self.row_conv_width = row_conv_width
         self.dense_units = dense_units
         self.dropout = dropout
         self.alphabet = alphabet
 
 
-def _recurrent_layer(rnn_type, units, bidirectional, merge_mode, dtype, name):
-    layers = {
+def _recurrent_layer(
+    rnn_type, units, bidirectional, merge_mode, dtype, name, **kwargs
+):
+    layers: dict[str, Callable[..., keras.layers.Layer]] = {
         "lstm": LSTM,
-        "gru": keras.layers.GRU,
-        "simple": functools.partial(
-            keras.layers.SimpleRNN, activation=clipped_relu
-        ),
+        "gru": GRU,
+        "simple": functools.partial(SimpleRNN, activation=clipped_relu),
     }
     if rnn_type not in layers or merge_mode not in ("sum", "concat"):
         raise ValueError(
@@ -264,7 +273,7 @@ def _recurrent_layer(rnn_type, units, bidirectional, merge_mode, dtype, name):
             f"merge_mode={merge_mode!r}."
         )
     layer = layers[rnn_type](
-        units, return_sequences=True, dtype=dtype, name=name
+        units, return_sequences=True, dtype=dtype, name=name, **kwargs
     )
     if not bidirectional:
         return layer
