@@ -29,7 +29,7 @@ class Recurrence(keras.layers.RNN):
     def __init__(self, units, *, normalize_projection=False, **kwargs):
         super().__init__(units, **kwargs)
         self.normalize_projection = normalize_projection
-        self.projection_norm = None
+        self.projection_norm: SequenceBatchNormalization | None = None
         if normalize_projection:
             if not self._has_loop():
                 raise ValueError(
@@ -45,7 +45,7 @@ class Recurrence(keras.layers.RNN):
 
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape, initial_state_shape)
-        if self.normalize_projection:
+        if self.projection_norm is not None:
             columns = self.cell.kernel.shape[1]
             self.projection_norm.build((*sequences_shape[:2], columns))
 
@@ -259,6 +259,8 @@ class Recurrence(keras.layers.RNN):
             tf.TensorArray(dtype, frames, element_shape=shape)
             for _ in range(num_arrays)
         ]
+        # Once, and not in every product, which takes six times as long.
+        kernel = tf.transpose(kernel)
 
         def step(t, d_states, arrays):
             d_h, *d_others = d_states
@@ -272,7 +274,7 @@ class Recurrence(keras.layers.RNN):
             d_products = [
                 tf.cast(tf.where(mask[t], d, 0.0), dtype) for d in d_products
             ]
-            d_h = tf.matmul(d_products[0], kernel, transpose_b=True)
+            d_h = tf.matmul(d_products[0], kernel)
             d_before[0] += tf.cast(d_h, "float32")
             return (
                 t - 1,
