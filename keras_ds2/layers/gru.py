@@ -56,7 +56,6 @@ class GRU(Recurrence, keras.layers.GRU):
     """
 
     _state_is_sum = (True,)
-    _kept_width = 4
 
     def _has_loop(self):
         return (
@@ -70,25 +69,15 @@ class GRU(Recurrence, keras.layers.GRU):
         return self.cell.bias[0], self.cell.bias[1]
 
     def _step(self, projected, recurrent, states):
-        x, y = tf.cast(projected, tf.float32), tf.cast(recurrent, tf.float32)
-        units = self.units
-        y_candidate = y[:, 2 * units :]
-        z, r = tf.split(
-            tf.sigmoid(x[:, : 2 * units] + y[:, : 2 * units]), 2, axis=1
-        )
-        candidate = tf.tanh(x[:, 2 * units :] + r * y_candidate)
-        h = candidate + z * (states[0] - candidate)
-        kept = tf.concat([z, r, candidate, y_candidate], axis=1)
-        return [h], [tf.cast(kept, projected.dtype)]
+        z, _, candidate, _ = self._gates(projected, recurrent)
+        return [candidate + z * (states[0] - candidate)]
 
-    def _step_back(self, kept, before, after, d_states):
-        z, r, candidate, y_candidate = tf.split(
-            tf.cast(kept[0], tf.float32), 4, axis=1
-        )
+    def _step_back(self, projected, recurrent, before, after, d_states):
+        z, r, candidate, y = self._gates(projected, recurrent)
         (d_h,) = d_states
         d_candidate = d_h * (1.0 - z) * (1.0 - candidate * candidate)
         d_z = d_h * (before[0] - candidate) * z * (1.0 - z)
-        d_r = d_candidate * y_candidate * r * (1.0 - r)
+        d_r = d_candidate * y * r * (1.0 - r)
         return (
             [
                 tf.concat([d_z, d_r, d_candidate * r], axis=1),
@@ -96,3 +85,12 @@ class GRU(Recurrence, keras.layers.GRU):
             ],
             [d_h * z],
         )
+
+    def _gates(self, projected, recurrent):
+        """The gates, the candidate, and what the reset gate multiplies."""
+        x, y = tf.cast(projected, tf.float32), tf.cast(recurrent, tf.float32)
+        (x_z, x_r, x), (y_z, y_r, y) = (
+            tf.split(tensor, 3, axis=1) for tensor in (x, y)
+        )
+        z, r = tf.sigmoid(x_z + y_z), tf.sigmoid(x_r + y_r)
+        return z, r, tf.tanh(x + r * y), y

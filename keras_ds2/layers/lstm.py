@@ -13,7 +13,7 @@ class LSTM(Recurrence, keras.layers.LSTM):
     On a CPU, Keras projects the input inside its loop, step by step, and lets
     automatic differentiation record every step. Here the input is projected
     in one product for all frames, the loop has a gradient of its own that
-    keeps gates and states alone, and the gradient of the recurrent weights is
+    keeps states alone, and the gradient of the recurrent weights is
     one product at the end. Under a 16-bit policy products are 16-bit, and the
     cell state, a sum over time, stays float32.
 
@@ -58,7 +58,6 @@ class LSTM(Recurrence, keras.layers.LSTM):
     """
 
     _state_is_sum = (False, True)
-    _kept_width = 4
 
     def _has_loop(self):
         return (
@@ -68,16 +67,12 @@ class LSTM(Recurrence, keras.layers.LSTM):
         )
 
     def _step(self, projected, recurrent, states):
-        z = tf.cast(projected + recurrent, tf.float32)
-        i, f, g, o = tf.split(z, 4, axis=1)
-        i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+        i, f, g, o = _gates(projected, recurrent)
         c = f * states[1] + i * g
-        h = tf.cast(o * tf.tanh(c), projected.dtype)
-        gates = tf.concat([i, f, g, o], axis=1)
-        return [h, c], [tf.cast(gates, projected.dtype)]
+        return [tf.cast(o * tf.tanh(c), projected.dtype), c]
 
-    def _step_back(self, kept, before, after, d_states):
-        i, f, g, o = tf.split(tf.cast(kept[0], tf.float32), 4, axis=1)
+    def _step_back(self, projected, recurrent, before, after, d_states):
+        i, f, g, o = _gates(projected, recurrent)
         d_h, d_c = d_states
         tanh_c = tf.tanh(after[1])
         d_c += d_h * o * (1.0 - tanh_c * tanh_c)
@@ -91,3 +86,9 @@ class LSTM(Recurrence, keras.layers.LSTM):
             axis=1,
         )
         return [d_z], [0.0, d_c * f]
+
+
+def _gates(projected, recurrent):
+    z = tf.cast(projected + recurrent, tf.float32)
+    i, f, g, o = tf.split(z, 4, axis=1)
+    return tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)

@@ -13,18 +13,16 @@ class Recurrence(keras.layers.RNN):
     """Gives a recurrent layer of Keras a loop that is fast on a CPU.
 
     To be named before the Keras layer among the base classes. The input is
-    projected in one product for all frames; the loop adds what the state
-    contributes, keeps what its own gradient needs, and that gradient computes
-    the one of the recurrent weights in one product at the end.
+    projected in one product for all frames, and the loop adds what the state
+    contributes. It keeps states only: its gradient knows all of them, so that
+    what they contributed is one product again, and so is the gradient of the
+    recurrent weights at the end.
 
-    A subclass says what one frame does, in `_step` and `_step_back`, and what
-    its gradient needs, in the two attributes.
+    A subclass says what one frame does, in `_step` and `_step_back`.
     """
 
     # Whether each state is a sum over time, to be kept in float32.
     _state_is_sum: tuple[bool, ...] = (False,)
-    # Columns that `_step` keeps for `_step_back`, in units.
-    _kept_width = 0
 
     def __init__(self, units, *, normalize_projection=False, **kwargs):
         super().__init__(units, **kwargs)
@@ -72,7 +70,7 @@ class Recurrence(keras.layers.RNN):
                 initial_state, self._state_is_sum, strict=True
             )
         ]
-        h_all, *states = self._run(projected, states, mask, training)
+        h_all, *states = self._run(projected, states, mask)
         # As in Keras, an output before the first real frame is zero, whatever
         # the initial state; inside `Bidirectional`, that of every masked one.
         if not self.zero_output_for_mask:
@@ -122,66 +120,58 @@ class Recurrence(keras.layers.RNN):
         return tf.transpose(projected, [1, 0, 2])
 
     def _step(self, projected, recurrent, states):
-        """Advances one frame.
+        """Advances one frame, and returns the new states.
 
         `projected` and `recurrent` are the contributions of input and state,
         `(batch, columns)`; `states` begins with `h`, `(batch, units)`.
-        Returns the new states, and a list of what `_step_back` needs: nothing,
-        or one tensor of `_kept_width * units` columns.
         """
         raise NotImplementedError
 
-    def _step_back(self, kept, before, after, d_states):
+    def _step_back(self, projected, recurrent, before, after, d_states):
         """Takes the gradients of the states back by one frame, in float32.
 
-        From what `_step` kept, the states before and after the frame, and the
+        `before` and `after` are the states around the frame, `d_states` the
         gradients of the latter. Returns a list of the gradients of `recurrent`
         and, only where it is another, of `projected`; and the gradients of
         `before`, without what went through `recurrent`.
         """
         raise NotImplementedError
 
-    def _run(self, projected, states, mask, training):
+    def _run(self, projected, states, mask):
         """Runs over time, the first axis of `projected` and `mask`.
 
         Returns `h` of every frame, `(frames, batch, units)`, and the last
         states.
         """
         dtype = projected.dtype
-        columns = projected.shape[-1]
-        units = self.units
 
         @tf.custom_gradient
         def run(projected, kernel, bias, *states):
-            results, kept = self._forward(
-                projected, kernel, bias, states, mask, keep=training
-            )
+            results = self._forward(projected, kernel, bias, states, mask)
 
             def gradient(d_h_all, *d_states):
-                nonlocal kept
-                if self._kept_width and not kept:
-                    _, kept = self._forward(
-                        projected, kernel, bias, states, mask, keep=True
-                    )
-                d_all, d_initial = self._backward(
-                    kernel, results, kept, mask, d_h_all, d_states
-                )
-                d_recurrent = tf.reshape(d_all[0], [-1, columns])
                 h_before = tf.cast(results[0][:-1], dtype)
-                d_kernel = tf.matmul(
-                    tf.reshape(h_before, [-1, units]),
-                    d_recurrent,
-                    transpose_a=True,
+                h_before = tf.reshape(h_before, [-1, self.units])
+                recurrent = tf.nn.bias_add(tf.matmul(h_before, kernel), bias)
+                recurrent = tf.reshape(recurrent, tf.shape(projected))
+                d_all, d_initial = self._backward(
+                    projected,
+                    recurrent,
+                    kernel,
+                    results,
+                    mask,
+                    d_h_all,
+                    d_states,
                 )
-                d_bias = tf.reduce_sum(tf.cast(d_recurrent, "float32"), axis=0)
+                d_recurrent = tf.reshape(d_all[0], [-1, kernel.shape[1]])
                 d_initial = [
                     tf.cast(d_state, state.dtype)
                     for d_state, state in zip(d_initial, states, strict=True)
                 ]
                 return (
                     d_all[-1],
-                    d_kernel,
-                    tf.cast(d_bias, dtype),
+                    tf.matmul(h_before, d_recurrent, transpose_a=True),
+                    _sum_rows(d_recurrent),
                     *d_initial,
                 )
 
@@ -196,67 +186,50 @@ class Recurrence(keras.layers.RNN):
             *states,
         )
 
-    def _forward(self, projected, kernel, bias, states, mask, keep):
-        """Returns all states, the initial ones first, and what was kept.
+    def _forward(self, projected, kernel, bias, states, mask):
+        """Returns all states, the initial ones first.
 
         Frames are read by slicing the first axis, which copies nothing, as
         unstacking would.
         """
         frames = tf.shape(projected)[0]
-        state_arrays = [
+        arrays = [
             tf.TensorArray(
                 state.dtype, frames + 1, element_shape=state.shape
             ).write(0, state)
             for state in states
         ]
-        kept_arrays = []
-        if keep and self._kept_width:
-            shape = (projected.shape[1], self._kept_width * self.units)
-            kept_arrays = [
-                tf.TensorArray(projected.dtype, frames, element_shape=shape)
-            ]
 
-        def step(t, states, state_arrays, kept_arrays):
+        def step(t, states, arrays):
             h = tf.cast(states[0], projected.dtype)
             recurrent = tf.nn.bias_add(tf.matmul(h, kernel), bias)
-            new_states, kept = self._step(projected[t], recurrent, states)
             states = [
                 tf.where(mask[t], new, old)
-                for new, old in zip(new_states, states, strict=True)
+                for new, old in zip(
+                    self._step(projected[t], recurrent, states),
+                    states,
+                    strict=True,
+                )
             ]
-            return (
-                t + 1,
-                states,
-                [
-                    array.write(t + 1, state)
-                    for array, state in zip(state_arrays, states, strict=True)
-                ],
-                # One array or none.
-                [
-                    array.write(t, value)
-                    for array, value in zip(kept_arrays, kept, strict=False)
-                ],
-            )
+            return t + 1, states, _write(arrays, t + 1, states)
 
-        _, _, state_arrays, kept_arrays = tf.while_loop(
+        *_, arrays = tf.while_loop(
             lambda t, *_: t < frames,
             step,
-            (0, list(states), state_arrays, kept_arrays),
+            (0, list(states), arrays),
             maximum_iterations=frames,
         )
-        return (
-            [array.stack() for array in state_arrays],
-            [array.stack() for array in kept_arrays],
-        )
+        return [array.stack() for array in arrays]
 
-    def _backward(self, kernel, results, kept, mask, d_h_all, d_states):
+    def _backward(
+        self, projected, recurrent, kernel, results, mask, d_h_all, d_states
+    ):
         """Returns the gradients of all products, and of the initial states."""
         dtype = kernel.dtype
-        frames = tf.shape(mask)[0]
-        shape = (mask.shape[1], kernel.shape[1])
+        frames = tf.shape(projected)[0]
         num_arrays = 1 if self._biases()[0] is None else 2
         arrays = [
-            tf.TensorArray(dtype, frames, element_shape=shape)
+            tf.TensorArray(dtype, frames, element_shape=projected.shape[1:])
             for _ in range(num_arrays)
         ]
         # Once, and not in every product, which takes six times as long.
@@ -266,7 +239,8 @@ class Recurrence(keras.layers.RNN):
             d_h, *d_others = d_states
             d_states = [d_h + tf.cast(d_h_all[t], "float32"), *d_others]
             d_products, d_before = self._step_back(
-                [tensor[t] for tensor in kept],
+                projected[t],
+                recurrent[t],
                 [result[t] for result in results],
                 [result[t + 1] for result in results],
                 d_states,
@@ -276,17 +250,11 @@ class Recurrence(keras.layers.RNN):
             ]
             d_h = tf.matmul(d_products[0], kernel)
             d_before[0] += tf.cast(d_h, "float32")
-            return (
-                t - 1,
-                [
-                    tf.where(mask[t], before, after)
-                    for before, after in zip(d_before, d_states, strict=True)
-                ],
-                [
-                    array.write(t, d)
-                    for array, d in zip(arrays, d_products, strict=True)
-                ],
-            )
+            d_states = [
+                tf.where(mask[t], before, after)
+                for before, after in zip(d_before, d_states, strict=True)
+            ]
+            return t - 1, d_states, _write(arrays, t, d_products)
 
         d_states = [tf.cast(d_state, "float32") for d_state in d_states]
         _, d_states, arrays = tf.while_loop(
@@ -296,3 +264,16 @@ class Recurrence(keras.layers.RNN):
             maximum_iterations=frames,
         )
         return [array.stack() for array in arrays], d_states
+
+
+def _write(arrays, t, values):
+    return [
+        array.write(t, value)
+        for array, value in zip(arrays, values, strict=True)
+    ]
+
+
+def _sum_rows(matrix):
+    # A product is several times as fast as a sum over the first axis.
+    ones = tf.ones([1, tf.shape(matrix)[0]], matrix.dtype)
+    return tf.matmul(ones, matrix)[0]

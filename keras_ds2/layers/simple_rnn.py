@@ -61,9 +61,9 @@ class SimpleRNN(Recurrence, keras.layers.SimpleRNN):
         )
 
     def _step(self, projected, recurrent, states):
-        return [self.activation(projected + recurrent)], []
+        return [self.activation(projected + recurrent)]
 
-    def _step_back(self, kept, before, after, d_states):
+    def _step_back(self, projected, recurrent, before, after, d_states):
         h = tf.cast(after[0], tf.float32)
         if self.activation is clipped_relu:
             # Where it is neither 0 nor clipped, it is the identity.
