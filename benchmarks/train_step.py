@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -134,7 +135,7 @@ class Worker:
             ),
         )
         cpus = sorted(os.sched_getaffinity(0))[:threads]
-        self.process = subprocess.Popen(
+        self.process: Any = subprocess.Popen(
             command,
             env=environment,
             text=True,
@@ -171,7 +172,7 @@ def compare(options, threads):
             raise SystemExit(f"The networks differ in size: {parameters}")
         for worker in workers.values():  # traces, allocates
             worker.step()
-        seconds = {variant: [] for variant in workers}
+        seconds: dict[str, list[float]] = {variant: [] for variant in workers}
         losses = {}
         for _ in range(options.repeats):
             for variant, worker in workers.items():

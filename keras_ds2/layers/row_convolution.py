@@ -81,11 +81,8 @@ class RowConvolution(keras.layers.Layer):
             num_frames = ops.sum(ops.cast(mask, "int32"), axis=1)
         inputs = lengths.zero_padding(inputs, num_frames)
         future = ops.pad(inputs, [[0, 0], [0, self.width - 1], [0, 0]])
-        max_frames = ops.shape(inputs)[1]
-        return sum(
-            self.kernel[j] * future[:, j : j + max_frames]
-            for j in range(self.width)
-        )
+        kernel = ops.expand_dims(self.kernel, axis=-1)
+        return ops.depthwise_conv(future, kernel, padding="valid")
 
     def compute_output_shape(self, inputs_shape, num_frames_shape=None):
         return inputs_shape

@@ -1,0 +1,72 @@
+"""Measures the peak memory of a training step of the reference model.
+
+    python benchmarks/memory.py [--quick] [--json]
+
+Each row is a process of its own that takes two steps on noise; the peak is the
+process's largest resident set, TensorFlow itself (the first row) included.
+Rows show what matters: frames per batch at one length, the length at one
+number of frames, and the longest utterance alone.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+
+ROWS = ((1, 1), (4, 8), (8, 8), (16, 8), (32, 8), (8, 16), (4, 32), (1, 35))
+FRAMES_PER_SECOND = 100
+
+
+def work(clips, seconds, policy):
+    """Prints the peak in MiB."""
+    import train_step
+
+    batch = train_step.make_batch(clips, seconds)
+    step, _ = train_step.make_ours(batch, policy)
+    for _ in range(2):
+        step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kibibytes, but bytes on macOS.
+    print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+
+
+def measure(clips, seconds, policy):
+    command = [sys.executable, __file__, "--worker", str(clips), str(seconds)]
+    result = subprocess.run(
+        [*command, policy], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return float(result.stdout.split()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="two rows only")
+    parser.add_argument("--json", action="store_true", help="JSON at the end")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        clips, seconds, policy = options.worker
+        return work(int(clips), float(seconds), policy)
+    rows = ROWS[:2] if options.quick else ROWS
+    policies = ("float32", "mixed_bfloat16")
+    print(f"{'clips x seconds':>16}{'frames':>8}", end="")
+    print("".join(f"{policy + ', MiB':>22}" for policy in policies))
+    results = []
+    for clips, seconds in rows:
+        frames = clips * seconds * FRAMES_PER_SECOND
+        print(f"{clips:>11} x {seconds:2}{frames:8}", end="", flush=True)
+        peaks = {}
+        for policy in policies:
+            peaks[policy] = round(measure(clips, seconds, policy))
+            print(f"{peaks[policy]:22}", end="", flush=True)
+        print()
+        results.append({"clips": clips, "seconds": seconds, **peaks})
+    if options.json:
+        print(json.dumps({"mebibytes": results}))
+
+
+if __name__ == "__main__":
+    main()
