@@ -95,7 +95,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self.dataset = dataset
         self.log_path = None if log_path is None else pathlib.Path(log_path)
         self.rows: list[dict[str, Any]] = []
-        self.companions: list[tuple[Any, tuple[str, ...]]] | None = None
+        self.companions: list[tuple[Any, tuple[str, ...]]] = []
 
     def set_companions(self, callbacks):
         """Takes all callbacks of `fit`, which calls this before it begins."""
@@ -124,7 +124,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     # === What Keras calls ===
 
     def on_train_begin(self, logs=None):
-        if self.companions is None or self.params["steps"] is None:
+        if not self.companions or self.params["steps"] is None:
             raise ValueError(
                 "`BackupAndRestore` needs `model.fit(dataset.stream(), "
                 "steps_per_epoch=..., callbacks=[...])` of a model of this "
@@ -273,7 +273,7 @@ def _plain(value):
 def _flatten(value, prefix=""):
     if not isinstance(value, dict):
         return {prefix: value}
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, item in value.items():
         path = f"{prefix}.{name}" if prefix else name
         if path != "optimizer.config.name":  # Keras counts: adam, adam_1 ...
