@@ -34,7 +34,7 @@ def write_backup(
     np.savez(
         buffer,
         state=np.array(json.dumps(state)),
-        **{f"array_{i}": array for i, array in enumerate(arrays)},
+        **{f"array_{i}": array for i, array in enumerate(arrays)},  # type: ignore[arg-type]
     )
     content = buffer.getbuffer()
     digest = hashlib.sha256(content).hexdigest()
