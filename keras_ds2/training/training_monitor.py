@@ -4,6 +4,8 @@ import time
 
 import keras
 
+from keras_ds2.data.checks import describe_rejected
+
 # The first steps compile.
 _FIRST_STEP, _LAST_STEP = 5, 25
 # Loss scaling overflows now and then by design.
@@ -20,7 +22,8 @@ class TrainingMonitor(keras.callbacks.Callback):
     shortest utterances come first, so it counts seconds of speech).
 
     A step that the model skipped, because its loss or gradient was not
-    finite, is told with its utterances. Many in a row end the training.
+    finite, is told with its utterances. Many in a row end the training. Files
+    that could not be read while training are counted at the end.
 
     Args:
         dataset: The `SpeechDataset` whose `stream()` is trained on.
@@ -71,6 +74,10 @@ class TrainingMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._add_to(logs, self.first_step + self.params["steps"])
+
+    def on_train_end(self, logs=None):
+        if bad := list(self.dataset.bad_audio.values()):
+            print(describe_rejected(bad))
 
     def _add_to(self, logs, num_steps):
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
