@@ -209,6 +209,17 @@ def test_augmentation_is_a_function_of_seed_utterance_and_pass(clips):
     assert not set(other.values()) & set(pairs.values())
 
 
+def test_each_utterance_has_its_own_draw(clips):
+    plain = heard(SpeechDataset(clips, 2), 0, 3)
+    loud = SpeechDataset(clips, 2, augmentation=Augmentation(gain=(-6.0, 6.0)))
+    gains = {
+        round(np.std(np.frombuffer(samples, "float32")) / np.std(original), 3)
+        for key, samples in heard(loud, 0, 3).items()
+        for original in [np.frombuffer(plain[key], "float32")]
+    }
+    assert len(gains) == len(clips) == 6
+
+
 def test_only_training_is_augmented(clips):
     plain = SpeechDataset(clips, 2)
     dataset = SpeechDataset(clips, 2, augmentation=AUGMENTATION)
@@ -315,3 +326,25 @@ def test_every_file_bad_is_a_corpus_error(beeps):
     dataset = SpeechDataset(rows, 1, on_bad_audio="skip")
     with pytest.raises(tf.errors.OpError, match="Every file"):
         list(dataset.longest_batch())
+
+
+def test_validation_without_its_bad_files(beeps):
+    rows = beeps(5)
+    spoil(rows[1], "non_finite")
+    spoil(rows[4], "non_finite")  # a whole batch
+    dataset = SpeechDataset(rows, 2, on_bad_audio="skip")
+    model = keras_ds2.DeepSpeech2(
+        num_rnn_layers=1, rnn_units=4, dense_units=4, normalize=False
+    )
+    model.compile("adam")
+    history = model.fit(
+        dataset.stream(),
+        steps_per_epoch=2,
+        epochs=2,
+        verbose=0,
+        validation_data=dataset.one_pass(),
+    ).history
+    assert np.all(np.isfinite(history["loss"] + history["val_loss"]))
+    good = SpeechDataset([rows[i] for i in (0, 2, 3)], 3).one_pass()
+    alone = model.evaluate(good, verbose=0, return_dict=True)
+    assert history["val_wer"][-1] == alone["wer"]

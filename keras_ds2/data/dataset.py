@@ -215,7 +215,7 @@ class SpeechDataset:
         """Reads every batch once, from the shortest to the longest.
 
         Under `on_bad_audio="skip"` a bad row is left out, and a batch that
-        has no other: the number of batches is then not known beforehand.
+        has no other. The number of batches is then not known beforehand.
         """
         dataset = self._read(
             tf.data.Dataset.range(len(self)),
