@@ -207,6 +207,13 @@ def test_batches_keep_budget_count_and_shares(budget, num_replicas, speed):
     assert sum(map(len, dataset.batches)) + len(dataset.left_over) == 500
 
 
+def test_a_budget_may_be_used_up():
+    rows = listed(*8 * [2.0])
+    for budget, expected in ((4 * 198, [4, 4]), (4 * 198 - 1, [3, 3, 2])):
+        dataset = SpeechDataset(rows, 8, max_frames_per_batch=budget)
+        assert [len(batch) for batch in dataset.batches] == expected
+
+
 def test_frames_are_those_of_the_features():
     log_mel = keras_ds2.LogMelSpectrogram(normalize=False)
     for num_samples in (400, 559, 560, 16000, 16080):
@@ -253,6 +260,9 @@ def test_description_survives_a_move_and_json():
         describe([*rows[:3], rows[3]._replace(text="gone")]),
         describe([*rows[:3], rows[3]._replace(audio="/corpus/x.wav")]),
         describe([*rows[:3], rows[3]._replace(duration=2.1)]),
+    ):
+        assert other["digest"] != first["digest"]
+    for other in (
         describe(rows[:3]),
         describe(rows, 1),
         describe(rows, seed=1),
