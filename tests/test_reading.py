@@ -13,17 +13,12 @@ import soundfile
 import tensorflow as tf
 
 import keras_ds2
-<<<<<<< HEAD
-from keras_ds2.data import Augmentation, SpeechDataset, Utterance
-=======
 from keras_ds2.data import (
     Augmentation,
-    CorpusError,
     SpeechDataset,
     Utterance,
     reading,
 )
->>>>>>> aa794d5 (A wrong duration is found before decoding; sharper tests)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
