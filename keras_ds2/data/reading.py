@@ -92,15 +92,15 @@ class BatchReader:
         for offset in range(len(self.batches)):
             batch = self.batches[(index + offset) % len(self.batches)]
             found = [self._read(row) for row in batch]
-            good = [i for i, recording in enumerate(found) if recording]
+            good = {
+                place: self._augment(recording, pass_index, speed)
+                for place, recording in enumerate(found)
+                if recording
+            }
             if good:
                 break
-        rows = {
-            i: self._augment(found[i], pass_index, speed)  # type: ignore[arg-type]
-            for i in good
-        }
         return [
-            rows[min(good, key=lambda i: (i - place) % len(batch))]
+            good[min(good, key=lambda i: (i - place) % len(batch))]
             for place in range(size)
         ]
 
