@@ -47,7 +47,7 @@ class Checks:
             result, passed = f"{type(error).__name__}: {error}", False
         self.failed += not passed
         text = str(result).splitlines()[0][:90]
-        print(f"{name:34}{'pass' if passed else 'FAIL':6}{text}", flush=True)
+        print(f"{name:38}{'pass' if passed else 'FAIL':6}{text}", flush=True)
 
 
 def load_batch():
