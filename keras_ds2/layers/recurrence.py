@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_ds2.layers.sequence_batch_normalization import (
     SequenceBatchNormalization,
+    sum_rows,
 )
 
 
@@ -14,9 +15,9 @@ class Recurrence(keras.layers.RNN):
 
     To be named before the Keras layer among the base classes. The input is
     projected in one product for all frames, and the loop adds what the state
-    contributes. It keeps states only: its gradient knows all of them, so that
-    what they contributed is one product again, and so is the gradient of the
-    recurrent weights at the end.
+    contributes. It keeps the states and these contributions, from which its
+    gradient computes the gates again; the gradient of the recurrent weights is
+    one product at the end.
 
     A subclass says what one frame does, in `_step` and `_step_back`.
     """
@@ -147,13 +148,13 @@ class Recurrence(keras.layers.RNN):
 
         @tf.custom_gradient
         def run(projected, kernel, bias, *states):
-            results = self._forward(projected, kernel, bias, states, mask)
+            recurrent, *results = self._forward(
+                projected, kernel, bias, states, mask
+            )
 
             def gradient(d_h_all, *d_states):
                 h_before = tf.cast(results[0][:-1], dtype)
                 h_before = tf.reshape(h_before, [-1, self.units])
-                recurrent = tf.nn.bias_add(tf.matmul(h_before, kernel), bias)
-                recurrent = tf.reshape(recurrent, tf.shape(projected))
                 d_all, d_initial = self._backward(
                     projected,
                     recurrent,
@@ -171,7 +172,7 @@ class Recurrence(keras.layers.RNN):
                 return (
                     d_all[-1],
                     tf.matmul(h_before, d_recurrent, transpose_a=True),
-                    _sum_rows(d_recurrent),
+                    sum_rows(d_recurrent),
                     *d_initial,
                 )
 
@@ -187,9 +188,9 @@ class Recurrence(keras.layers.RNN):
         )
 
     def _forward(self, projected, kernel, bias, states, mask):
-        """Returns all states, the initial ones first.
+        """Returns what the states contributed, and each state in all frames.
 
-        Frames are read by slicing the first axis, which copies nothing, as
+        The initial states come first, so there is one more of each. Frames are read by slicing the first axis, which copies nothing, as
         unstacking would.
         """
         frames = tf.shape(projected)[0]
@@ -199,6 +200,12 @@ class Recurrence(keras.layers.RNN):
             ).write(0, state)
             for state in states
         ]
+        arrays.insert(
+            0,
+            tf.TensorArray(
+                projected.dtype, frames, element_shape=projected.shape[1:]
+            ),
+        )
 
         def step(t, states, arrays):
             h = tf.cast(states[0], projected.dtype)
@@ -211,7 +218,14 @@ class Recurrence(keras.layers.RNN):
                     strict=True,
                 )
             ]
-            return t + 1, states, _write(arrays, t + 1, states)
+            return (
+                t + 1,
+                states,
+                [
+                    arrays[0].write(t, recurrent),
+                    *_write(arrays[1:], t + 1, states),
+                ],
+            )
 
         *_, arrays = tf.while_loop(
             lambda t, *_: t < frames,
@@ -271,9 +285,3 @@ def _write(arrays, t, values):
         array.write(t, value)
         for array, value in zip(arrays, values, strict=True)
     ]
-
-
-def _sum_rows(matrix):
-    # A product is several times as fast as a sum over the first axis.
-    ones = tf.ones([1, tf.shape(matrix)[0]], matrix.dtype)
-    return tf.matmul(ones, matrix)[0]

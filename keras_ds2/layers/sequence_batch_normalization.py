@@ -3,6 +3,7 @@
 import math
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_ds2 import lengths
@@ -75,9 +76,9 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
                 if mask is None
                 else ops.sum(ops.cast(mask, "int32"), axis=1)
             )
-        x = lengths.zero_padding(ops.cast(inputs, "float32"), num_frames)
+        inputs = lengths.zero_padding(inputs, num_frames)
         if training and self.trainable:
-            mean, variance = self._moments_of_real_frames(x, num_frames)
+            outputs, mean, variance = self._normalize_batch(inputs, num_frames)
             for moving, batch_value in (
                 (self.moving_mean, mean),
                 (self.moving_variance, variance),
@@ -85,27 +86,70 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
                 moving.assign(
                     moving * self.momentum + batch_value * (1 - self.momentum)
                 )
-        else:
-            mean, variance = self.moving_mean, self.moving_variance
-        factor = ops.rsqrt(variance + self.epsilon)
+            return outputs
+        factor = ops.rsqrt(self.moving_variance + self.epsilon)
         if self.scale:
             factor *= self.gamma
-        offset = -mean * factor
+        offset = -self.moving_mean * factor
         if self.center:
             offset += self.beta
-        outputs = ops.cast(x * factor + offset, self.compute_dtype)
+        outputs = ops.cast(inputs, "float32") * factor + offset
+        outputs = ops.cast(outputs, self.compute_dtype)
         return lengths.zero_padding(outputs, num_frames)
 
-    def _moments_of_real_frames(self, x, num_frames):
-        """Mean and variance of each feature; `x` is zero in the padding."""
-        axes = list(range(len(x.shape) - 1))
-        positions = math.prod(x.shape[2:-1])  # frequencies
-        count = ops.cast(ops.sum(num_frames) * positions, "float32")
-        count = ops.maximum(sum_over_replicas(count), 1.0)
-        mean = sum_over_replicas(ops.sum(x, axes)) / count
-        deviation = lengths.zero_padding(x - mean, num_frames)
-        variance = sum_over_replicas(ops.sum(ops.square(deviation), axes))
-        return mean, variance / count
+    def _normalize_batch(self, inputs, num_frames):
+        """Returns outputs, and mean and variance of each feature.
+
+        With a gradient of its own (Ioffe and Szegedy, 2015, section 3), which
+        keeps one tensor where automatic differentiation keeps ten.
+        """
+        shape = tf.shape(inputs)
+        features = inputs.shape[-1]
+        is_real = lengths.sequence_mask(num_frames, shape[1])
+        # One row for each frame and frequency.
+        is_real = tf.repeat(
+            tf.reshape(is_real, [-1, 1]), math.prod(inputs.shape[2:-1]), axis=0
+        )
+        is_real = tf.cast(is_real, tf.float32)
+        count = tf.maximum(sum_over_replicas(tf.reduce_sum(is_real)), 1.0)
+        gamma = self.gamma.value if self.scale else tf.ones([features])
+        beta = self.beta.value if self.center else tf.zeros([features])
+
+        @tf.custom_gradient
+        def normalize(x, gamma, beta):
+            x = tf.cast(tf.reshape(x, [-1, features]), tf.float32)
+            mean = sum_over_replicas(sum_rows(x)) / count
+            centered = (x - mean) * is_real
+            variance = sum_rows(tf.square(centered))
+            variance = sum_over_replicas(variance) / count
+            inverse = tf.math.rsqrt(variance + self.epsilon)
+            y = centered * (inverse * gamma) + is_real * beta
+
+            def gradient(d_y, d_mean, d_variance):  # moments are not learned
+                d_y = tf.cast(tf.reshape(d_y, [-1, features]), tf.float32)
+                d_y *= is_real
+                d_beta = sum_rows(d_y)
+                d_gamma = sum_rows(d_y * centered) * inverse
+                d_x = (
+                    d_y
+                    - sum_over_replicas(d_beta) / count
+                    - centered * (inverse * sum_over_replicas(d_gamma) / count)
+                )
+                d_x *= is_real * (inverse * gamma)
+                d_x = tf.reshape(tf.cast(d_x, inputs.dtype), shape)
+                return d_x, d_gamma, d_beta
+
+            y = tf.reshape(tf.cast(y, self.compute_dtype), shape)
+            return (y, mean, variance), gradient
+
+        outputs, mean, variance = normalize(inputs, gamma, beta)
+        return tf.ensure_shape(outputs, inputs.shape), mean, variance
 
     def compute_output_shape(self, inputs_shape, num_frames_shape=None):
         return inputs_shape
+
+
+def sum_rows(matrix):
+    """Sums over the first axis, by a product: several times as fast."""
+    ones = tf.ones([1, tf.shape(matrix)[0]], matrix.dtype)
+    return tf.matmul(ones, matrix)[0]
