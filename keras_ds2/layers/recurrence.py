@@ -190,8 +190,9 @@ class Recurrence(keras.layers.RNN):
     def _forward(self, projected, kernel, bias, states, mask):
         """Returns what the states contributed, and each state in all frames.
 
-        The initial states come first, so there is one more of each. Frames are read by slicing the first axis, which copies nothing, as
-        unstacking would.
+        The initial states come first, so there is one more of each. Frames are
+        read by slicing the first axis, which copies nothing, as unstacking
+        would.
         """
         frames = tf.shape(projected)[0]
         arrays = [
