@@ -42,6 +42,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shutil
 import sys
 
 # Before TensorFlow is imported: its start-up lines frighten without need.
@@ -181,7 +182,7 @@ class StopAtWER(keras.callbacks.Callback):
 def prepare(args, model, names, num_replicas, **kwargs):
     return keras_ds2.data.prepare_dataset(
         args.data,
-        names.replace(" ", "").split(","),
+        [name.strip() for name in names.split(",")],
         model,
         args.batch_size,
         args.seed,
@@ -245,7 +246,8 @@ def train(args):
     print(keras_ds2.dry_run(model, train_set))
     model.fit(
         train_set.stream(),
-        verbose="auto" if sys.stdout.isatty() else 2,
+        # A bar that does not fit into a line is repeated line by line.
+        verbose=1 if shutil.get_terminal_size().columns >= 200 else 2,
         steps_per_epoch=steps_per_epoch,
         epochs=-(-num_steps // steps_per_epoch),
         validation_data=validation_set.one_pass(),
@@ -292,7 +294,7 @@ if __name__ == "__main__":
     fault = None
     try:
         main()
-    except (keras_ds2.AudioError, keras_ds2.data.CorpusError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         fault = str(error)
     except tf.errors.OpError as error:  # a file that broke after indexing
         found = re.search("(?:Audio|Corpus)Error: (.*)", error.message)

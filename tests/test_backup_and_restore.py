@@ -205,6 +205,15 @@ def test_full_disk_leaves_the_backups_that_are_there(folder):
     assert read_latest_backup(folder)[0] == 10
 
 
+def test_epoch_that_is_made_again_takes_the_place_of_the_damaged(folder):
+    path_of(folder, 10).write_bytes(b"damaged")
+    write_backup(folder, 10, ARRAYS, {"number": -1})
+    assert len(list(folder.iterdir())) == 2
+    assert read_latest_backup(folder)[2] == {"number": -1}
+    path_of(folder, 10).unlink()
+    assert read_latest_backup(folder)[2] == {"number": 3.0}
+
+
 # === What goes on, and what is refused ===
 
 
@@ -369,3 +378,107 @@ def test_needs_a_stream_and_no_older_log(tmp_path):
             dataset.stream(), steps_per_epoch=1, verbose=0, callbacks=[backup]
         )
     assert (tmp_path / "log.csv").read_text() == "epoch,loss\n0,1.0\n"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("with_plateau", [False, True])
+def test_parts_equal_the_whole(dtype, with_plateau, tmp_path):
+    results = []
+    for name, epochs in (("whole", [4]), ("parts", [1, 2, 4])):
+        for count in epochs:
+            model, dataset = make(dtype=dtype, dropout=0.3, spec_augment=True)
+            plateau = keras.callbacks.ReduceLROnPlateau(
+                "loss", patience=1, min_delta=1e6
+            )
+            folder = tmp_path / name
+            callbacks = [plateau] if with_plateau else []
+            fit(folder, model, dataset, callbacks, epochs=count)
+        if with_plateau:
+            rate = model.optimizer.learning_rate
+            assert float(rate) < 1e-4  # it was lowered twice or more
+        state = [*model.variables, *model.optimizer.variables]
+        state = [np.array(variable) for variable in state]
+        results.append((state, (folder / "log.csv").read_text()))
+    (whole, whole_log), (parts, parts_log) = results
+    assert parts_log == whole_log
+    for one, two in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(two, one)
+
+
+def test_epoch_that_was_cut_short_is_trained_again(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        backed_up_attributes = ()
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 0
+
+    model, dataset = make()
+    fit(tmp_path, model, dataset, [Stop()], epochs=2)
+    assert not list((tmp_path / "backup").iterdir())
+    model, dataset = make()
+    assert len(fit(tmp_path, model, dataset, epochs=2)) == 2
+    assert int(model.optimizer.iterations.numpy()) == 4
+
+
+def test_what_would_fail_after_an_epoch_fails_before(tmp_path):
+    model, dataset = make()
+    model.compile("sgd")
+    read = dataset.stream()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", "/dev/null/folder"):
+        for backup in (
+            keras_ds2.BackupAndRestore(path, dataset),
+            keras_ds2.BackupAndRestore(
+                tmp_path / "a", dataset, f"{path}/log.csv"
+            ),
+        ):
+            with pytest.raises(OSError, match="Nothing can be written to"):
+                model.fit(
+                    read, steps_per_epoch=1, verbose=0, callbacks=[backup]
+                )
+    backup = keras_ds2.BackupAndRestore(tmp_path / "a", dataset)
+    with pytest.raises(ValueError, match="Received: initial_epoch=3"):
+        model.fit(
+            read,
+            steps_per_epoch=1,
+            epochs=4,
+            initial_epoch=3,
+            verbose=0,
+            callbacks=[backup],
+        )
+    with pytest.raises(ValueError, match="needs `model.fit"):
+        data = dataset.one_pass().filter(lambda x, y: True)  # unknown length
+        model.fit(data, verbose=0, callbacks=[backup])
+
+
+def test_the_same_callback_begins_anew(tmp_path):
+    model, dataset = make()
+    model.compile("sgd")
+    backup = keras_ds2.BackupAndRestore(
+        tmp_path / "backup", dataset, tmp_path / "log.csv"
+    )
+    for _ in range(2):
+        model.fit(
+            dataset.stream(), steps_per_epoch=1, verbose=0, callbacks=[backup]
+        )
+        for path in (tmp_path / "backup").iterdir():
+            path.unlink()
+        (tmp_path / "log.csv").rename(tmp_path / "moved.csv")
+    assert len((tmp_path / "moved.csv").read_text().splitlines()) == 2
+
+
+def test_another_monitor_or_frozen_layer_is_refused(tmp_path):
+    def checkpoint(monitor):
+        return keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", monitor, mode="min", save_best_only=True
+        )
+
+    model, dataset = make()
+    fit(tmp_path, model, dataset, [checkpoint("wer")])
+    model, dataset = make()
+    with pytest.raises(ValueError, match="callbacks: .*'wer'.* in the backup"):
+        fit(tmp_path, model, dataset, [checkpoint("loss")], epochs=2)
+    model, dataset = make()
+    model.get_layer("dense").trainable = False
+    with pytest.raises(ValueError, match="variables: .* in the backup"):
+        fit(tmp_path, model, dataset, [checkpoint("wer")], epochs=2)

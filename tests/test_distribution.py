@@ -43,10 +43,20 @@ for name in ("none", "mirrored"):
         sys.argv[1], ["train-clips"], model, batch_size=4, num_replicas=2
     )
     model.adapt(data.one_pass())
-    epochs = 3
-    history = model.fit(
-        data.stream(), steps_per_epoch=2, epochs=epochs, verbose=0
-    )
+    keras_ds2.dry_run(model, data)
+    for epochs in (1, 3):  # goes on after the first
+        history = model.fit(
+            data.stream(), steps_per_epoch=2, epochs=epochs, verbose=0,
+            callbacks=[
+                keras_ds2.TrainingMonitor(data),
+                keras_ds2.BackupAndRestore(f"{sys.argv[2]}/{name}", data),
+            ],
+        )
+        if epochs == 1:
+            for weight in model.trainable_weights:
+                with strategy.scope():
+                    weight.assign(0 * weight)  # which the backup undoes
+    del history.history["speech_per_second"]
     evaluation = model.evaluate(data.one_pass(), return_dict=True, verbose=0)
     weights = [w.numpy().tolist() for w in model.weights]
 
@@ -59,7 +69,15 @@ for name in ("none", "mirrored"):
         data.one_pass().map(spoil), steps_per_epoch=1, verbose=0
     )
     after = [w.numpy().tolist() for w in model.weights]
+    message = ""
+    if count == 2:
+        uneven = keras_ds2.data.SpeechDataset(data.batches[0], 3)
+        try:
+            model.fit(uneven.one_pass(), verbose=0)
+        except ValueError as error:
+            message = str(error)
     results.append({
+        "message": message,
         "replicas": count,
         "history": history.history,
         "evaluation": evaluation,
@@ -72,10 +90,10 @@ print(json.dumps(results))
 """
 
 
-def test_two_replicas_train_as_one_device(pytestconfig):
+def test_two_replicas_train_as_one_device(pytestconfig, tmp_path):
     clips = pytestconfig.rootpath / "tests" / "data" / "LibriSpeech"
     output = subprocess.run(
-        [sys.executable, "-c", SCRIPT, clips],
+        [sys.executable, "-c", SCRIPT, clips, tmp_path],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -93,6 +111,7 @@ def test_two_replicas_train_as_one_device(pytestconfig):
     # Clipping was at work, else it would not have been tested.
     assert min(single["history"]["gradient_norm"]) > 20
     assert mirrored["texts"] == single["texts"]
+    assert "`prepare_dataset(..., num_replicas=2)`" in mirrored["message"]
     for result in (single, mirrored):
         assert result["is_untouched"]
         assert result["skipped"] == [1]

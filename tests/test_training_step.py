@@ -122,6 +122,40 @@ def test_float16_lowers_its_scale_and_keeps_the_rest(rows):
     assert_same(model.get_weights(), weights)
 
 
+def test_float16_skips_a_loss_that_is_not_finite(rows, monkeypatch):
+    model = make(dtype="mixed_float16")
+    before = model.get_weights()
+    compute_loss = model.compute_loss
+    monkeypatch.setattr(
+        model,
+        "compute_loss",
+        lambda *args, **kwargs: compute_loss(*args, **kwargs) + np.inf,
+    )
+    batch = SpeechDataset(rows, 6).one_pass()
+    assert model.fit(batch, verbose=0).history["skipped"] == [1]
+    assert_same(model.get_weights(), before)
+
+
+def test_fit_takes_what_keras_takes(rows):
+    model = make()
+    dataset = SpeechDataset(rows, 3)
+    seen = []
+    spy = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(set(logs))
+    )
+    monitor = keras_ds2.TrainingMonitor(dataset)
+    # x, y, batch_size, epochs, verbose, callbacks, by place
+    model.fit(
+        dataset.stream(), None, None, 1, 0, [spy, monitor], steps_per_epoch=1
+    )
+    assert seen[0] >= {"pass", "learning_rate", "speech_per_second", "skipped"}
+    model.fit(dataset.one_pass(), verbose=0, callbacks=spy)
+    values = model.evaluate(dataset.one_pass(), verbose=0)
+    named = model.evaluate(dataset.one_pass(), verbose=0, return_dict=True)
+    assert len(values) == len(named) == 5
+    assert "skipped" not in named
+
+
 def test_gradient_norm_is_the_unclipped_and_unscaled(rows):
     norms = []
     for dtype in ("float32", "mixed_float16"):
@@ -200,6 +234,32 @@ def test_monitor_forgives_single_steps(rows, capsys):
         callbacks=[keras_ds2.TrainingMonitor(dataset, patience=2)],
     )
     assert capsys.readouterr().out.count("the step is skipped") == 4
+
+
+def test_monitor_does_not_show_a_loss_that_was_not(rows):
+    model = make()
+    dataset = SpeechDataset(rows, 2)
+    history = model.fit(
+        dataset.stream().map(spoil),
+        steps_per_epoch=2,
+        verbose=0,
+        callbacks=[keras_ds2.TrainingMonitor(dataset)],
+    ).history
+    assert np.isnan(history["loss"])
+
+
+def test_monitor_needs_steps(rows):
+    model = make()
+    dataset = SpeechDataset(rows, 2)
+    monitor = keras_ds2.TrainingMonitor(dataset)
+    data = dataset.one_pass().filter(lambda x, y: True)  # of unknown length
+    with pytest.raises(ValueError, match="needs .*steps_per_epoch"):
+        model.fit(data, verbose=0, callbacks=[monitor])
+    model.steps_per_execution = 2
+    with pytest.raises(ValueError, match="`steps_per_execution=1`"):
+        model.fit(
+            dataset.stream(), steps_per_epoch=2, verbose=0, callbacks=[monitor]
+        )
 
 
 def test_monitor_does_not_cry_at_usual_overflows(rows, capsys):

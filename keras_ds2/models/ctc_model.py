@@ -1,9 +1,12 @@
 """How all models train: CTC, error rates, steps that cannot do harm."""
 
+import contextlib
 import functools
+import inspect
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -36,32 +39,60 @@ class CTCModel(keras.Model):
         self.blank_ratio = keras.metrics.Mean(name="blank_ratio")
         self.gradient_norm = keras.metrics.Mean(name="gradient_norm")
         self.skipped = keras.metrics.Sum(name="skipped")
+        self._is_evaluated = False
 
     # === Training ===
 
     @functools.wraps(keras.Model.fit)
-    def fit(self, x=None, *args, callbacks=None, **kwargs):
-        if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # it has its own order
+    def fit(self, *args, **kwargs):
+        signature = inspect.signature(keras.Model.fit)
+        options = signature.bind(self, *args, **kwargs).arguments
+        del options["self"]
+        if isinstance(options.get("x"), tf.data.Dataset):
+            options.setdefault("shuffle", False)  # it has its own order
+        callbacks = options.get("callbacks")
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.tree.flatten(callbacks or [])
-            # A backup keeps the state of the others, so it comes after them.
-            callbacks.sort(key=lambda item: hasattr(item, "set_companions"))
+            # Who adds to the logs comes first, who keeps all state last.
+            callbacks.sort(key=lambda item: getattr(item, "fit_order", 0))
             for callback in callbacks:
                 if hasattr(callback, "set_companions"):
                     callback.set_companions(callbacks)
-        return super().fit(x, *args, callbacks=callbacks, **kwargs)
+            options["callbacks"] = callbacks
+        with self._explained():
+            return super().fit(**options)
 
     @functools.wraps(keras.Model.evaluate)
     def evaluate(self, *args, **kwargs):
-        with warnings.catch_warnings():
-            # Without unreadable files a pass is shorter than anyone knew.
-            warnings.filterwarnings("ignore", "Your input ran out of data")
-            logs = super().evaluate(*args, **kwargs)
-        if isinstance(logs, dict):
+        self._is_evaluated = True
+        try:
+            with warnings.catch_warnings(), self._explained():
+                # Without unreadable files a pass is shorter than anyone knew.
+                warnings.filterwarnings("ignore", "Your input ran out of data")
+                return super().evaluate(*args, **kwargs)
+        finally:
+            self._is_evaluated = False
+
+    def get_metrics_result(self):
+        results = super().get_metrics_result()
+        if self._is_evaluated:
             for metric in (self.gradient_norm, self.skipped):
-                del logs[metric.name]
-        return logs
+                del results[metric.name]
+        return results
+
+    @contextlib.contextmanager
+    def _explained(self):
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            num_replicas = self.distribute_strategy.num_replicas_in_sync
+            if num_replicas == 1:
+                raise
+            raise ValueError(
+                f"A step on {num_replicas} devices failed. Every batch must "
+                "divide evenly among them: `prepare_dataset(..., num_replicas="
+                f"{num_replicas})`."
+            ) from error
 
     def train_step(self, data):
         """Keras's step, but one that is not finite changes nothing."""
@@ -82,15 +113,13 @@ class CTCModel(keras.Model):
         scale = self.optimizer.scale_loss(tf.constant(1.0))
         norm = tf.linalg.global_norm(gradients) / scale
         is_finite = tf.math.is_finite(loss) & tf.math.is_finite(norm)
-        # Loss scaling has to see an overflow, to lower its scale; it does not
-        # step then, either.
-        scales = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
-        apply_gradients_if(
-            tf.constant(True) if scales else is_finite,
-            self.optimizer,
-            [gradient / num_replicas for gradient in gradients],
-            weights,
-        )
+        gradients = [gradient / num_replicas for gradient in gradients]
+        make_step = is_finite
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It skips the step itself, and lowers its scale, if it sees why.
+            make_step = tf.constant(True)
+            gradients = [tf.where(is_finite, g, np.nan) for g in gradients]
+        apply_gradients_if(make_step, self.optimizer, gradients, weights)
         for variable, value in zip(statistics, before, strict=True):
             variable.assign(tf.where(is_finite, variable.value, value))
 

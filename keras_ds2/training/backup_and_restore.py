@@ -1,7 +1,6 @@
 """Training that goes on to the bit after any interruption."""
 
 import csv
-import json
 import os
 import pathlib
 from typing import Any
@@ -9,6 +8,12 @@ from typing import Any
 import keras
 
 from keras_ds2.training.backup_files import read_latest_backup, write_backup
+from keras_ds2.training.differences import find_differences, to_plain
+from keras_ds2.training.state import (
+    read_state,
+    training_variables,
+    write_state,
+)
 
 # What Keras's own callbacks have to remember.
 _STATE: dict[type, tuple[str, ...]] = {
@@ -87,6 +92,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     2
     """
 
+    # For `fit`: after the others, whose state it keeps.
+    fit_order = 1
     backed_up_attributes = ()
 
     def __init__(self, backup_dir, dataset, log_path=None):
@@ -128,28 +135,43 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             raise ValueError(
                 "`BackupAndRestore` needs `model.fit(dataset.stream(), "
                 "steps_per_epoch=..., callbacks=[...])` of a model of this "
-                "package."
+                "package, with a list of callbacks."
             )
-        os.makedirs(self.folder, exist_ok=True)
-        if not self.model.optimizer.built:
-            self.model.optimizer.build(self.model.trainable_variables)
+        self._check_folders()
+        self.rows = []
+        # Now, and not at every backup: callbacks may change learning rates.
+        self.description = self._describe()
         backup = read_latest_backup(self.folder)
-        epoch = 0
+        self.next_epoch = 0
         if backup:
-            epoch, arrays, state = backup
+            self.next_epoch, arrays, state = backup
             self._refuse_other(state["description"])
-            self._restore(epoch, arrays, state)
+            self._restore(arrays, state)
         elif self.log_path and self.log_path.exists():
             raise ValueError(
                 f"'{self.log_path}' is the log of a training whose backup is "
                 f"not in '{self.folder}'. Move it away, or log elsewhere."
             )
-        self.dataset.first_step = epoch * self.params["steps"]
+        self.dataset.first_step = self.next_epoch * self.params["steps"]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch != self.next_epoch:
+            raise ValueError(
+                "`initial_epoch` is not for a training with a backup, which "
+                f"knows where it was: at epoch {self.next_epoch}. Received: "
+                f"initial_epoch={epoch}."
+            )
+        self.steps_left = self.params["steps"]
 
     def on_train_batch_end(self, batch, logs=None):
-        pass  # Keras's counts batches, to back up between them
+        # Keras's own would back up between batches. (A batch is here what
+        # Keras calls one: as many steps as it executes together.)
+        self.steps_left = self.params["steps"] - batch - 1
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.steps_left:  # stopped before its end, to be trained again
+            return
+        self.next_epoch = epoch + 1
         unrepeatable = {
             name
             for callback, _ in self.companions
@@ -162,20 +184,16 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         }
         self.rows.append({"epoch": epoch, **values})
         state = {
-            "description": self._description(),
+            "description": self.description,
             "rows": self.rows,
             "is_stopped": self.model.stop_training,
             "callbacks": [
-                {name: _plain(getattr(callback, name)) for name in names}
+                {name: to_plain(getattr(callback, name)) for name in names}
                 for callback, names in self.companions
                 if names
             ],
         }
-        arrays = [
-            keras.ops.convert_to_numpy(variable)
-            for variable in self._variables()
-        ]
-        write_backup(self.folder, epoch + 1, arrays, state)
+        write_backup(self.folder, epoch + 1, read_state(self.model), state)
         self._write_log()
 
     def on_train_end(self, logs=None):
@@ -184,17 +202,22 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     # === State ===
 
-    def _variables(self):
-        return [
-            *self.model.trainable_variables,
-            *self.model.non_trainable_variables,  # random seeds, too
-            *self.model.optimizer.variables,
-        ]
+    def _check_folders(self):
+        """Finds out before the first epoch, not after it."""
+        for folder in (self.folder, self.log_path and self.log_path.parent):
+            if folder:
+                try:
+                    os.makedirs(folder, exist_ok=True)
+                    (folder / "unfinished").touch()
+                    (folder / "unfinished").unlink()
+                except OSError as error:
+                    raise OSError(
+                        f"Nothing can be written to '{folder}': "
+                        f"{error.strerror}. Choose another folder."
+                    ) from error
 
-    def _restore(self, epoch, arrays, state):
-        with self.model.distribute_strategy.scope():
-            for variable, array in zip(self._variables(), arrays, strict=True):
-                variable.assign(array)
+    def _restore(self, arrays, state):
+        write_state(self.model, arrays)
         remembering = [item for item, names in self.companions if names]
         for callback, values in zip(
             remembering, state["callbacks"], strict=True
@@ -203,21 +226,24 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 setattr(callback, name, value)
         self.rows = state["rows"]
         self._write_log()
-        if state["is_stopped"]:  # by another callback, for good
-            epoch = max(epoch, self.params["epochs"])
-        self.model._initial_epoch = epoch
-        if epoch >= self.params["epochs"]:
-            print(f"Nothing is left to do after epoch {len(self.rows)}.")
+        # Keras's own callback sets it, too: there is no public way.
+        self.model._initial_epoch = self.next_epoch
+        done = f"epoch {self.next_epoch}"
+        if state["is_stopped"]:
+            self.model._initial_epoch = self.params["epochs"]
+            print(f"Nothing is left to do: a callback ended it after {done}.")
+        elif self.next_epoch >= self.params["epochs"]:
+            print(f"Nothing is left to do after {done}.")
         else:
-            step = epoch * self.params["steps"]
+            step = self.next_epoch * self.params["steps"]
             print(
-                f"Goes on after epoch {epoch}: step {step}, pass "
+                f"Goes on after {done}: step {step}, pass "
                 f"{1 + step // len(self.dataset)}."
             )
 
-    def _description(self):
+    def _describe(self):
         """What must be equal for a training to go on, in plain JSON."""
-        return _plain(
+        return to_plain(
             {
                 "model": {
                     "class": type(self.model).__name__,
@@ -229,22 +255,23 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 "dataset": self.dataset.description(),
                 "steps_per_epoch": self.params["steps"],
                 "callbacks": [
-                    type(callback).__name__
+                    [
+                        type(callback).__name__,
+                        getattr(callback, "monitor", None),
+                    ]
                     for callback, names in self.companions
                     if names
+                ],
+                "variables": [
+                    # Keras counts optimizers: adam, adam_1 ...
+                    [variable.path.partition("/")[2], *variable.shape]
+                    for variable in training_variables(self.model)
                 ],
             }
         )
 
     def _refuse_other(self, description):
-        before, now = _flatten(description), _flatten(self._description())
-        differences = [
-            f"  {name}: {before.get(name)!r} in the backup, "
-            f"{now.get(name)!r} now"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-        ]
-        if differences:
+        if differences := find_differences(description, self.description):
             raise ValueError(
                 f"The backup in '{self.folder}' is of another training:\n"
                 + "\n".join(differences)
@@ -258,24 +285,15 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             return
         names = dict.fromkeys(name for row in self.rows for name in row)
         unfinished = self.log_path.with_suffix(".unfinished")
-        with open(unfinished, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(names))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(unfinished, self.log_path)
-
-
-def _plain(value):
-    """What JSON gives back: tuples become lists, NumPy's numbers Python's."""
-    return json.loads(json.dumps(value, default=float))
-
-
-def _flatten(value, prefix=""):
-    if not isinstance(value, dict):
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        path = f"{prefix}.{name}" if prefix else name
-        if path != "optimizer.config.name":  # Keras counts: adam, adam_1 ...
-            flat |= _flatten(item, path)
-    return flat
+        try:
+            with open(unfinished, "w", newline="") as file:
+                writer = csv.DictWriter(file, list(names))
+                writer.writeheader()
+                writer.writerows(self.rows)
+            os.replace(unfinished, self.log_path)
+        except OSError as error:
+            raise OSError(
+                f"The log '{self.log_path}' could not be written: "
+                f"{error.strerror}. The backup holds it, too. Make room, and "
+                "start the same training again."
+            ) from error

@@ -1,5 +1,6 @@
 """Backups on disk: whole or not there, and known to be sound."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -47,14 +48,23 @@ def write_backup(
         os.replace(unfinished, folder / f"epoch-{epoch:06}-{digest}.npz")
         _synchronize(folder)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         raise OSError(
             f"The backup of epoch {epoch} ({len(content) / 1e6:.0f} MB) could "
             f"not be written to '{folder}': {error.strerror}. Earlier backups "
             "are intact. Make room, and start the same training again."
         ) from error
-    for _, path in _list(folder)[_NUM_KEPT:]:
-        path.unlink()
+    sound = [
+        (other, path)
+        for other, path in _list(folder)
+        # What was damaged, and therefore made again, is of the same epoch.
+        if other < epoch or digest in path.name
+    ]
+    kept = {path for _, path in sound[:_NUM_KEPT]}
+    for _, path in _list(folder):
+        if path not in kept:
+            path.unlink()
 
 
 def read_latest_backup(
@@ -70,7 +80,10 @@ def read_latest_backup(
     """
     backups = _list(folder)
     for epoch, path in backups:
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError:  # a broken disk
+            content = b""
         if hashlib.sha256(content).hexdigest() == path.stem.split("-")[2]:
             with np.load(io.BytesIO(content)) as file:
                 arrays = [file[f"array_{i}"] for i in range(len(file) - 1)]

@@ -3,8 +3,9 @@
 import resource
 import time
 
-import keras
 import tensorflow as tf
+
+from keras_ds2.training.state import read_state, write_state
 
 
 def dry_run(model, dataset):
@@ -37,14 +38,7 @@ def dry_run(model, dataset):
     >>> keras_ds2.dry_run(model, dataset)  # doctest: +ELLIPSIS
     'The longest batch (2 utterances of up to 5.5 s) fits: ...'
     """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-    variables = [
-        *model.trainable_variables,
-        *model.non_trainable_variables,
-        *model.optimizer.variables,
-    ]
-    before = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    before = read_state(model)
     batch = max(dataset.batches, key=lambda b: len(b) * b[-1].duration)
     size = (
         f"The longest batch ({len(batch)} utterances of up to "
@@ -58,10 +52,8 @@ def dry_run(model, dataset):
             f"{size} does not fit into memory. Lower `batch_size`, "
             "`max_frames_per_batch` or `max_duration`."
         ) from error
-    with model.distribute_strategy.scope():
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-    model.reset_metrics()
+    finally:
+        write_state(model, before)
     return (
         f"{size} fits: {time.monotonic() - start:.0f} s with compilation, "
         f"{_peak_memory()} at most"

@@ -29,7 +29,7 @@ def plot_learning_curves(
     """Draws loss and error rates of every epoch.
 
     Args:
-        log: The file that `keras.callbacks.CSVLogger` wrote.
+        log: The CSV file that `BackupAndRestore` wrote.
         path: File to write, such as `"curves.png"`.
 
     Raises:
@@ -64,7 +64,8 @@ def plot_learning_curves(
     for axes, (name, label, factor) in zip(all_axes, panels, strict=True):
         for key, legend in ((name, "training"), (f"val_{name}", "validation")):
             if key in rows[0]:
-                values = [float(row[key]) * factor for row in rows]
+                # An epoch without validation has empty cells.
+                values = [float(row[key] or "nan") * factor for row in rows]
                 axes.plot(epochs, values, marker=".", label=legend)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)

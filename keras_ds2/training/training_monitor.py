@@ -15,11 +15,11 @@ _USUAL_OVERFLOWS = 3
 class TrainingMonitor(keras.callbacks.Callback):
     """Adds what matters to the logs, and stops a training that is lost.
 
-    Progress bar, TensorBoard and other callbacks after it see
-    `learning_rate`; `pass`, how many passes over the corpus are done; and
-    `speech_per_second`, seconds of speech that are learned from per second.
-    After the first 25 steps it prints how long all of them will take (the
-    shortest utterances come first, so it counts seconds of speech).
+    Progress bar, TensorBoard and other callbacks see `learning_rate`; `pass`,
+    how many passes over the corpus are done; and `speech_per_second`, seconds
+    of speech that are learned from per second. After the first 25 steps it
+    prints how long all of them will take (the shortest utterances come first,
+    so it counts seconds of speech).
 
     A step that the model skipped, because its loss or gradient was not
     finite, is told with its utterances. Many in a row end the training. Files
@@ -31,6 +31,7 @@ class TrainingMonitor(keras.callbacks.Callback):
             Defaults to `20`.
 
     Raises:
+        ValueError: When training begins without `steps_per_epoch`.
         RuntimeError: While training: after `patience` skipped steps in a row.
 
     Example:
@@ -43,6 +44,8 @@ class TrainingMonitor(keras.callbacks.Callback):
     >>> callback = keras_ds2.TrainingMonitor(dataset)
     """
 
+    # For `fit`: before the others, which are to see what it adds.
+    fit_order = -1
     # For `BackupAndRestore`: nothing to keep, and what a repetition changes.
     backed_up_attributes = ()
     unrepeatable_logs = ("speech_per_second",)
@@ -53,6 +56,11 @@ class TrainingMonitor(keras.callbacks.Callback):
         self.patience = patience
 
     def on_train_begin(self, logs=None):
+        if self.params["steps"] is None or self.model.steps_per_execution > 1:
+            raise ValueError(
+                "`TrainingMonitor` needs `model.fit(dataset.stream(), "
+                "steps_per_epoch=...)`, and `steps_per_execution=1`."
+            )
         self.count = 0
         self.skipped_in_a_row = 0
 
@@ -67,12 +75,16 @@ class TrainingMonitor(keras.callbacks.Callback):
             self.start, self.speech = time.monotonic(), 0.0
         self.count += 1
         self.speech += sum(row.duration for row in self.dataset.batch_at(step))
+        elapsed = max(time.monotonic() - self.start, 1e-9)
+        self.speed = self.speech / elapsed
         self._watch_skipped(step, float(logs["skipped"]))
         if self.count == _LAST_STEP:
             self._estimate(step + 1)
         self._add_to(logs, step + 1)
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.skipped >= self.params["steps"]:
+            logs["loss"] = float("nan")  # not the 0 of an empty mean
         self._add_to(logs, self.first_step + self.params["steps"])
 
     def on_train_end(self, logs=None):
@@ -80,22 +92,21 @@ class TrainingMonitor(keras.callbacks.Callback):
             print(describe_rejected(bad))
 
     def _add_to(self, logs, num_steps):
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
         logs["pass"] = num_steps / len(self.dataset)
-        logs["speech_per_second"] = self._speed()
-
-    def _speed(self):
-        return self.speech / max(time.monotonic() - self.start, 1e-9)
+        logs["speech_per_second"] = self.speed
 
     def _estimate(self, num_steps):
         steps_left = self.params["epochs"] * self.params["steps"] - num_steps
         speech_left = self.dataset.duration * steps_left / len(self.dataset)
-        minutes = speech_left / self._speed() / 60
+        minutes = speech_left / self.speed / 60
         left = (
             f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
         )
         print(
-            f"\n{self._speed():.0f} s of speech per second: about {left} for "
+            f"\n{self.speed:.0f} s of speech per second: about {left} for "
             f"the {steps_left:,} steps that are left"
         )
 
