@@ -141,6 +141,25 @@ def test_reference(rnn_type):
     )
 
 
+@pytest.mark.parametrize("normalize_projection", [False, True])
+@every_type
+def test_a_batch_without_rows(rnn_type, normalize_projection):
+    cls, _, options = PAIRS[rnn_type]
+    layer = cls(
+        5,
+        return_sequences=True,
+        normalize_projection=normalize_projection,
+        **options,
+    )
+    inputs, mask = make_inputs(batch=0), make_mask(np.zeros(0, "int32"))
+    assert layer(inputs, mask=mask).shape == (0, 7, 5)
+    outputs, *gradients = outputs_and_gradients(
+        layer, inputs, mask, training=False
+    )
+    assert outputs.shape == (0, 7, 5)
+    assert not any(np.any(gradient) for gradient in gradients)
+
+
 def test_clipping_stops_the_gradient():
     # Inputs that push states to 0, to the clip, and in between.
     ours, keras_layer = make_pair("simple", return_sequences=True)

@@ -79,6 +79,16 @@ def test_formula(frames, width):
     )
 
 
+@pytest.mark.parametrize("shape", [(2, 0, 4), (0, 3, 4), (0, 0, 4)])
+def test_nothing_in_nothing_out(shape):
+    layer = layer_with(np.ones((5, 4)))
+    inputs = np.zeros(shape, "float32")
+    assert layer(inputs).shape == shape
+    assert layer(inputs, np.zeros(shape[0], "int32")).shape == shape
+    model = keras.Sequential([keras.Input((None, 4)), layer])
+    assert model(inputs).shape == shape
+
+
 def test_width_1_scales(frames):
     scale = np.array([[1.0, -2, 0.5, 0]])
     np.testing.assert_array_equal(layer_with(scale)(frames), frames * scale)

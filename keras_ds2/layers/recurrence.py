@@ -107,8 +107,8 @@ class Recurrence(keras.layers.RNN):
         projected = tf.matmul(
             tf.reshape(sequences, [-1, sequences.shape[-1]]), kernel
         )
-        projected = tf.reshape(projected, [shape[0], shape[1], -1])
-        projected.set_shape([None, None, kernel.shape[1]])
+        # Not -1 for the columns, which a batch without rows leaves open.
+        projected = tf.reshape(projected, [shape[0], shape[1], kernel.shape[1]])
         if self.projection_norm is not None:
             projected = self.projection_norm(
                 projected,

@@ -82,7 +82,9 @@ class RowConvolution(keras.layers.Layer):
         inputs = lengths.zero_padding(inputs, num_frames)
         future = ops.pad(inputs, [[0, 0], [0, self.width - 1], [0, 0]])
         kernel = ops.expand_dims(self.kernel, axis=-1)
-        return ops.depthwise_conv(future, kernel, padding="valid")
+        outputs = ops.depthwise_conv(future, kernel, padding="valid")
+        # Of no frames, eager TensorFlow returns the padding.
+        return outputs[:, : ops.shape(inputs)[1]]
 
     def compute_output_shape(self, inputs_shape, num_frames_shape=None):
         return inputs_shape
