@@ -2,6 +2,8 @@
 
 import keras
 
+MAX_VALUE = 20.0
+
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
 def clipped_relu(inputs):
@@ -25,5 +27,5 @@ def clipped_relu(inputs):
     array([ 0.,  5., 20.])
     """
     return keras.activations.relu(
-        keras.ops.convert_to_tensor(inputs), max_value=20.0
+        keras.ops.convert_to_tensor(inputs), max_value=MAX_VALUE
     )

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_ds2.layers.clipped_relu import clipped_relu
+from keras_ds2.layers.clipped_relu import MAX_VALUE, clipped_relu
 from keras_ds2.layers.recurrence import Recurrence
 
 
@@ -31,7 +31,7 @@ class SimpleRNN(Recurrence, keras.layers.SimpleRNN):
 
     Output shape:
         As of `keras.layers.SimpleRNN`; masked frames repeat the last real
-        output.
+        output, with and without a GPU.
 
     Raises:
         ValueError: If `normalize_projection` is asked for together with what
@@ -67,7 +67,7 @@ class SimpleRNN(Recurrence, keras.layers.SimpleRNN):
         h = tf.cast(after[0], tf.float32)
         if self.activation is clipped_relu:
             # Where it is neither 0 nor clipped, it is the identity.
-            is_linear = tf.logical_and(h > 0.0, h < clipped_relu(h + 1e9))
+            is_linear = tf.logical_and(h > 0.0, h < MAX_VALUE)
             d_z = tf.where(is_linear, d_states[0], 0.0)
         else:
             d_z = d_states[0] * (1.0 - h * h)
