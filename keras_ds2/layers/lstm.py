@@ -22,6 +22,9 @@ class LSTM(Recurrence, keras.layers.LSTM):
     `unroll` and float64. Weights have Keras's names and shapes; files
     interchange.
 
+    cuDNN needs right-padded masks without a fully masked row, and gives zeros
+    in masked frames; the fast loop takes any mask.
+
     Args:
         units: Integer. Size of the output and of the state.
         normalize_projection: Boolean. Whether the projected input is
@@ -37,7 +40,8 @@ class LSTM(Recurrence, keras.layers.LSTM):
             real.
 
     Output shape:
-        As of `keras.layers.LSTM`; masked frames repeat the last real output.
+        As of `keras.layers.LSTM`; masked frames repeat the last real output,
+        or are zero with cuDNN.
 
     Raises:
         ValueError: If `normalize_projection` is asked for together with what
