@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ds2 import SequenceConv2D
+from keras_ds2.layers import sequence_conv2d
 
 NUM_FRAMES = np.array([9, 6, 1])
 
@@ -128,3 +129,36 @@ def test_gradients_are_tensorflows(frames, kernel_size, strides):
         gradients.append(tape.gradient(loss, [inputs, layer.kernel.value]))
     for actual, expected in zip(*gradients, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("strides", "groups", "on_gpu", "is_own"),
+    [
+        ((1, 1), 1, False, True),
+        ((1, 2), 1, False, True),
+        ((2, 1), 1, False, False),  # TensorFlow's is as fast
+        ((1, 1), 2, False, False),
+        ((1, 1), 1, True, False),
+    ],
+)
+def test_own_gradient_where_it_is_faster(
+    strides, groups, on_gpu, is_own, frames, monkeypatch
+):
+    calls = []
+    original = sequence_conv2d._kernel_gradient
+
+    def spy(*args):
+        calls.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(sequence_conv2d, "_kernel_gradient", spy)
+    if on_gpu:
+        monkeypatch.setattr(
+            tf.config, "get_visible_devices", lambda kind: [f"a {kind}"]
+        )
+    layer = SequenceConv2D(2, (3, 5), strides=strides, groups=groups)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(frames))
+    gradient = tape.gradient(loss, layer.kernel.value)
+    assert np.any(gradient)
+    assert bool(calls) == is_own
