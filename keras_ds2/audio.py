@@ -59,7 +59,9 @@ class AudioError(ValueError):
 def audio_duration(path: str | os.PathLike[str]) -> float:
     """Reads the duration of an audio file from its header.
 
-    No sample is decoded: a damaged body is found by `load_audio` only.
+    No sample is decoded: a damaged body is found by `load_audio` only. Ogg
+    has no such header, and its pages are looked at: a file whose first or
+    last page of audio is damaged passes for a shorter one.
 
     Args:
         path: An audio file in any format that libsndfile reads (WAV, FLAC,
@@ -90,6 +92,13 @@ def audio_duration(path: str | os.PathLike[str]) -> float:
     if os.path.isdir(path):
         raise AudioError(
             path, "unreadable", "is a folder. Pass the path of a file."
+        )
+    # To open a pipe would wait for whoever writes into it, perhaps for ever.
+    if not os.path.isfile(path):
+        raise AudioError(
+            path,
+            "unreadable",
+            "is a pipe or a device. Pass the path of a regular file.",
         )
     try:
         # As bytes: soundfile refuses names that are not UTF-8.
@@ -125,7 +134,10 @@ def load_audio(
     `integer / 32768`).
 
     A FLAC file that was cut off is refused. WAV and Ogg files that were cut
-    off are indistinguishable from shorter ones and give what they hold.
+    off are indistinguishable from shorter ones and give what they hold, and
+    so does an Ogg file (Opus, Vorbis) whose first or last page is damaged. A
+    `duration` in the manifest finds both: the utterance is refused as
+    `"wrong_duration"` when it is decoded.
 
     Args:
         path: An audio file in any format that libsndfile reads (WAV, FLAC,

@@ -3,6 +3,8 @@ for broken files the fault that was put in."""
 
 import os
 import pickle
+import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -108,6 +110,25 @@ def test_folder(tmp_path, function):
 
 
 @pytest.mark.parametrize("function", [audio_duration, load_audio])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file(tmp_path, function, kind):
+    path = "/dev/null"
+    if kind == "pipe":
+        path = tmp_path / "clip.wav"
+        os.mkfifo(path)
+    # To open a pipe that nobody writes into would never return.
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(refusal, function, path)
+        try:
+            error = future.result(timeout=10)
+        except TimeoutError:
+            os.close(os.open(path, os.O_WRONLY))  # lets the thread end
+            raise
+    assert error.reason == "unreadable"
+    assert "is a pipe or a device. Pass the path of a regular" in str(error)
+
+
+@pytest.mark.parametrize("function", [audio_duration, load_audio])
 @pytest.mark.parametrize("name", ["clip.flac", "clip.wav", "clip.raw"])
 def test_text_under_the_name_of_audio(tmp_path, function, name):
     path = tmp_path / name
@@ -174,6 +195,21 @@ def test_names_that_are_not_utf8(tmp_path):
     soundfile.write(os.fsencode(path), tone(16000), 16000)
     assert audio_duration(path) == 0.5
     assert len(load_audio(path)) == 8000
+
+
+@pytest.mark.parametrize("page", [2, -1])  # the first two are headers
+def test_ogg_with_a_damaged_end_is_a_shorter_one(tmp_path, page):
+    # As the docstrings say; a stated duration is what finds it.
+    path = tmp_path / "clip.opus"
+    noise = np.random.default_rng(0).normal(scale=0.1, size=8 * 16000)
+    soundfile.write(path, noise, 16000, format="OGG", subtype="OPUS")
+    assert audio_duration(path) == 8
+    content = bytearray(path.read_bytes())
+    pages = [m.start() for m in re.finditer(b"OggS", content)]
+    content[pages[page] + 60] ^= 0xFF
+    path.write_bytes(content)
+    assert 6 < audio_duration(path) < 7.1
+    assert len(load_audio(path)) == round(16000 * audio_duration(path))
 
 
 def test_truncated_mp3(tmp_path):

@@ -202,7 +202,7 @@ def _check_duration(path: str, stated: float, actual: float) -> None:
         "wrong_duration",
         f"lasts {actual:.3f} s, but its duration is stated as {stated:.3f} s. "
         "Correct `duration` in the manifest or remove it there; if that is "
-        "right, the file was cut off or changed: fetch it again.",
+        "right, the file was cut off, damaged or changed: fetch it again.",
     )
 
 
