@@ -104,14 +104,54 @@ def test_snr_is_drawn_from_the_range(noises, train_clips):
     assert 25 < num_noisy < 55  # 40 are expected; 3 deviations
 
 
-def test_noise_starts_anywhere_and_both_files_are_used(noises):
-    augmentation = Augmentation(noise_folder=noises)
+def test_noise_starts_anywhere(noises):
+    (noises / "a.wav").unlink()
+    # One file at one ratio: only the place in it is left to chance.
+    augmentation = Augmentation(noise_folder=noises, noise_snr=(10, 10))
     clip = tone(500, 0.05)
     stretches = {
         augmentation(clip, RATE, generator(seed)).tobytes() for seed in range(9)
     }
     assert len(stretches) == 9
-    assert augmentation.get_config()["noise_files"] == 2
+
+
+def peak(samples, rate):
+    """The strongest frequency, in Hz."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return np.argmax(spectrum) * rate / len(samples)
+
+
+def test_every_file_is_used(tmp_path):
+    for frequency in (1000, 2000, 3000):
+        soundfile.write(tmp_path / f"{frequency}.wav", tone(frequency), RATE)
+    augmentation = Augmentation(noise_folder=tmp_path, noise_snr=(0, 0))
+    clip = tone(500)
+    found = {
+        round(peak(augmentation(clip, RATE, generator(seed)) - clip, RATE))
+        for seed in range(30)
+    }
+    assert found == {1000, 2000, 3000}
+    assert augmentation.get_config()["noise_files"] == 3
+
+
+@pytest.mark.parametrize("rate", [8000, 22050])
+def test_noise_is_resampled_to_the_models_rate(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", tone(1000, 3.0), RATE)
+    augmentation = Augmentation(noise_folder=tmp_path, noise_snr=(0, 0))
+    clip = np.full(rate, 0.5, "float32")
+    noise = augmentation(clip, rate, generator()) - clip
+    assert peak(noise, rate) == pytest.approx(1000, abs=2)
+
+
+def test_a_silent_stretch_of_noise_adds_nothing(tmp_path):
+    noise = np.zeros(60 * RATE)
+    noise[-100:] = 0.5
+    soundfile.write(tmp_path / "a.wav", noise, RATE)
+    augmentation = Augmentation(noise_folder=tmp_path)
+    clip = tone(500, 0.05)
+    for seed in range(5):
+        altered = augmentation(clip, RATE, generator(seed))
+        np.testing.assert_array_equal(altered, clip)
 
 
 def test_silence_stays_silence(noises, tmp_path):
@@ -149,9 +189,16 @@ def test_config_names_no_folder(noises, tmp_path):
     moved = noises.rename(tmp_path / "elsewhere")
     second = Augmentation((0.9, 1.0), moved, (5, 15), 0.4, (-3, 3))
     assert first.get_config() == second.get_config()
+    config = first.get_config()
     (moved / "a.wav").rename(moved / "c.wav")
     third = Augmentation((0.9, 1.0), moved, (5, 15), 0.4, (-3, 3))
-    assert third.get_config() != first.get_config()
+    assert third.get_config() != config
+    # Another file under the old name; what was made before keeps its own.
+    (moved / "c.wav").unlink()
+    soundfile.write(moved / "a.wav", tone(500, 0.4), RATE)
+    fourth = Augmentation((0.9, 1.0), moved, (5, 15), 0.4, (-3, 3))
+    assert fourth.get_config() != config
+    assert first.get_config() == config
 
 
 @pytest.mark.parametrize(
@@ -162,7 +209,12 @@ def test_config_names_no_folder(noises, tmp_path):
         ({"speeds": (float("nan"),)}, "`speeds` must be"),
         ({"noise_snr": (20, 10)}, r"`noise_snr` must.*noise_snr=\(20, 10\)"),
         ({"noise_snr": (0, float("inf"))}, "`noise_snr` must"),
+        ({"noise_snr": 10}, "`noise_snr` must be the lowest and"),
+        ({"noise_snr": (-200, 10)}, "`noise_snr` must.* from -100 to 100"),
         ({"gain": (3, -3)}, "`gain` must"),
+        ({"gain": (float("nan"), 3)}, "`gain` must"),
+        ({"gain": (0, 1e6)}, "`gain` must"),
+        ({"gain": (0, 1, 2)}, "`gain` must"),
         ({"noise_probability": 1.5}, "`noise_probability` must be from 0"),
         ({"noise_folder": "/absent"}, "noise_folder='/absent', which holds no"),
     ],

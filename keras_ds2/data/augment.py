@@ -18,6 +18,9 @@ _SUFFIXES = (".wav", ".flac", ".opus", ".ogg", ".mp3")
 # Decoded noise files that are kept: 64 of 10 s at 16 kHz are 40 MB.
 _NUM_CACHED = 64
 
+# What is beyond is no loudness, and could overflow float32.
+_MAX_DECIBELS = 100.0
+
 
 class Augmentation:
     """Alters recordings for training: speed, noise, loudness.
@@ -43,12 +46,12 @@ class Augmentation:
         noise_folder: Path of a folder of audio files, searched with its
             subfolders. All are decoded at once, to find bad ones. Defaults to
             `None`: no noise.
-        noise_snr: Pair of floats, lowest and highest ratio in dB. Defaults to
-            `(10.0, 30.0)`.
+        noise_snr: Pair of floats, lowest and highest ratio in dB, from -100
+            to 100. Defaults to `(10.0, 30.0)`.
         noise_probability: Float, the share of utterances that get noise; the
             paper's is 0.4. Defaults to `1.0`.
-        gain: Pair of floats, lowest and highest gain in dB. Defaults to
-            `(0.0, 0.0)`.
+        gain: Pair of floats, lowest and highest gain in dB, from -100 to
+            100. Defaults to `(0.0, 0.0)`.
 
     Call arguments:
         samples: Float32 array of shape `(num_samples,)`.
@@ -106,6 +109,8 @@ class Augmentation:
         self._noises = [] if noise_folder is None else _find(noise_folder)
         for path in self._noises:
             self._load(path, 16000)
+        # Now, as they were decoded: the folder may change later.
+        self._noise_digest = _digest(noise_folder, self._noises)
 
     @property
     def slowest_speed(self) -> float:
@@ -165,14 +170,14 @@ class Augmentation:
         return changed if len(changed) >= min_samples else samples
 
     def get_config(self) -> dict[str, Any]:
-        """Describes it in plain JSON; noise by names, not by its folder."""
-        root = self.noise_folder
-        names = [os.path.relpath(path, root) for path in self._noises]
-        digest = hashlib.sha256("\n".join(names).encode(errors="replace"))
+        """Describes it in plain JSON, wherever the folder of noise stands.
+
+        `noise_digest` is the SHA-256 of the names and sizes of its files.
+        """
         return {
             "speeds": list(self.speeds),
-            "noise_files": len(names),
-            "noise_names": digest.hexdigest(),
+            "noise_files": len(self._noises),
+            "noise_digest": self._noise_digest,
             "noise_snr": list(self.noise_snr),
             "noise_probability": self.noise_probability,
             "gain": list(self.gain),
@@ -180,11 +185,16 @@ class Augmentation:
 
 
 def _range(name: str, limits: tuple[float, float]) -> tuple[float, float]:
-    low, high = (float(limit) for limit in limits)
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+    try:
+        low, high = (float(limit) for limit in limits)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    # NaN is in no range.
+    if not -_MAX_DECIBELS <= low <= high <= _MAX_DECIBELS:
         raise ValueError(
-            f"`{name}` must be the lowest and the highest value in dB. "
-            f"Received: {name}={limits}"
+            f"`{name}` must be the lowest and the highest value in dB, from "
+            f"{-_MAX_DECIBELS:.0f} to {_MAX_DECIBELS:.0f}. Received: "
+            f"{name}={limits}"
         )
     return low, high
 
@@ -203,6 +213,16 @@ def _find(folder: str | os.PathLike[str]) -> list[str]:
             "not exist."
         )
     return paths
+
+
+def _digest(folder: str | os.PathLike[str] | None, paths: Sequence[str]) -> str:
+    """Returns SHA-256 of names within the folder and of sizes."""
+    result = hashlib.sha256()
+    for path in paths:
+        line = f"{os.path.relpath(path, folder)}\0{os.path.getsize(path)}\n"
+        # File names may hold bytes that are not UTF-8.
+        result.update(line.encode(errors="surrogateescape"))
+    return result.hexdigest()
 
 
 def _load_noise(path: str, sampling_rate: int) -> np.ndarray:
