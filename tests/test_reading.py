@@ -4,6 +4,7 @@ interpreter that must end."""
 import collections
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,9 +16,12 @@ import tensorflow as tf
 import keras_ds2
 from keras_ds2.data import (
     Augmentation,
+    CorpusError,
+    Rejected,
     SpeechDataset,
     Utterance,
     reading,
+    report,
 )
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -106,12 +110,12 @@ def test_a_neighbor_takes_the_place(fault, beeps, tmp_path, capfd):
     assert rows[1].audio in lines[0]["detail"]
 
 
-def test_a_whole_bad_batch_is_replaced_by_the_next(beeps):
+def test_a_whole_bad_batch_is_replaced_by_the_one_before(beeps):
     rows = beeps(7)
     for number in (2, 3, 5, 6):
         spoil(rows[number], "non_finite")
     dataset = SpeechDataset(rows, 2, on_bad_audio="skip")
-    expected = [[0, 1], [4, 4], [4, 4], [0]]
+    expected = [[0, 1], [0, 1], [4, 4], [4]]
     assert [members(x) for x, _ in dataset.stream().take(4)] == expected
     # One of the two passes is shuffled: counts and members are the same.
     later = [members(x) for x, _ in dataset.stream(first_step=4).take(4)]
@@ -120,6 +124,32 @@ def test_a_whole_bad_batch_is_replaced_by_the_next(beeps):
     assert again == later
     # Without substitution, and without empty batches.
     assert [members(x) for x, _ in dataset.one_pass()] == [[0, 1], [4]]
+
+
+def test_a_whole_bad_batch_keeps_the_budget(beeps):
+    rows = beeps(12)
+    for number in (0, 1, 4, 5, 6):
+        spoil(rows[number], "unreadable")
+    budget = 220
+    dataset = SpeechDataset(
+        rows, 4, max_frames_per_batch=budget, on_bad_audio="skip"
+    )
+    sizes = [len(batch) for batch in dataset.batches]
+    assert sizes == [3, 2, 2, 1, 1, 1, 1, 1]
+    for size, (x, _) in zip(sizes, dataset.stream(0), strict=False):
+        frames = 1 + (x["audio"].shape[1] - 400) // 160
+        assert len(members(x)) == size
+        assert size * frames <= budget
+
+
+def test_only_where_none_before_is_good_it_is_one_after(beeps):
+    rows = beeps(8)
+    for number in (0, 1, 2, 3):
+        spoil(rows[number], "missing")
+    dataset = SpeechDataset(rows, 2, on_bad_audio="skip")
+    batches = [members(x) for x, _ in dataset.stream().take(4)]
+    # The nearest, which is the least longer.
+    assert batches == [[4, 5], [4, 5], [4, 5], [6, 7]]
 
 
 def test_replicas_keep_equal_shares(beeps):
@@ -131,6 +161,31 @@ def test_replicas_keep_equal_shares(beeps):
     assert sizes == 9 * [2]
 
 
+def test_replicas_keep_equal_shares_of_one_pass(beeps, capfd):
+    rows = beeps(12)
+    for number in (1, 4, 5, 6, 8):
+        spoil(rows[number], "missing")
+    dataset = SpeechDataset(rows, 4, num_replicas=2, on_bad_audio="skip")
+    # Of three good rows two are left, of one none, of three two.
+    for _ in range(2):
+        batches = [members(x) for x, _ in dataset.one_pass()]
+        assert batches == [[0, 2], [9, 10]]
+    told = capfd.readouterr().err
+    for number in (3, 7, 11):
+        assert told.count(f"{rows[number].audio}' is good, but what") == 1
+    assert told.count("Left out: ") == 5 + 3
+    reasons = collections.Counter(x.reason for x in dataset.bad_audio.values())
+    assert reasons == {"missing": 5, "no_share": 3}
+    # They are no bad files: training goes on with them.
+    seen = {i for x, _ in dataset.stream().take(3) for i in members(x)}
+    assert seen == {0, 2, 3, 7, 9, 10, 11}
+    # Transcripts stay beside their own utterances.
+    model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=4)
+    result = keras_ds2.evaluate(model, dataset)
+    names = {item.audio for item in result.utterances}
+    assert names == {rows[i].audio for i in (0, 2, 9, 10)}
+
+
 @pytest.mark.parametrize("method", ["stream", "one_pass"])
 def test_when_all_fail_it_ends(method, beeps):
     rows = beeps(5)
@@ -139,6 +194,35 @@ def test_when_all_fail_it_ends(method, beeps):
     dataset = SpeechDataset(rows, 2, on_bad_audio="skip")
     with pytest.raises(tf.errors.OpError, match="Every file .* 5 non_finite"):
         list(getattr(dataset, method)().take(99))
+
+
+def test_when_all_fail_a_repeated_one_counts_once(beeps):
+    rows = beeps(2)
+    for row in rows:
+        spoil(row, "missing")
+    dataset = SpeechDataset([*rows, rows[0]], 1, on_bad_audio="skip")
+    for data in (dataset.stream(), dataset.one_pass()):
+        with pytest.raises(tf.errors.OpError, match="Every file .* 2 missing"):
+            list(data.take(99))
+
+
+def test_a_batch_without_any_good_row_is_a_corpus_error(beeps, monkeypatch):
+    monkeypatch.setattr(reading.BatchReader, "_read", lambda self, row: None)
+    dataset = SpeechDataset(beeps(2), 1, on_bad_audio="skip")
+    with pytest.raises(CorpusError, match="Every file of the data set failed"):
+        dataset._reader.full(0, 0)
+
+
+def test_a_stated_duration_of_a_long_recording(tmp_path):
+    path = str(tmp_path / "long.wav")
+    soundfile.write(path, np.zeros(20 * 8000), 8000)
+    # 5 % of what is stated.
+    for stated in (19.1, 19.9, 20.9, 21.0):
+        [_] = SpeechDataset([Utterance(path, "go", stated)], 1).one_pass()
+    for stated in (18.9, 21.2):
+        lie = Utterance(path, "go", stated)
+        with pytest.raises(tf.errors.OpError, match="lasts 20.000 s, but its"):
+            list(SpeechDataset([lie], 1).one_pass())
 
 
 def test_a_stated_duration_is_compared(beeps, monkeypatch):
@@ -214,6 +298,32 @@ def test_augmentation_is_a_function_of_seed_utterance_and_pass(clips):
     other = SpeechDataset(clips, 2, seed=1, augmentation=AUGMENTATION)
     other = heard(other, 0, 9)
     assert not set(other.values()) & set(pairs.values())
+
+
+def test_draws_know_text_and_folder_but_not_the_root(beeps, tmp_path):
+    [row] = beeps(1)
+    places = ["a/x.wav", "b/x.wav", "a/y.wav"]
+    for root in ("first", "second"):
+        for place in places:
+            path = tmp_path / root / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(row.audio, path)
+    augmentation = Augmentation(gain=(-20.0, 20.0))
+
+    def gains(root):
+        rows = [
+            row._replace(audio=str(tmp_path / root / place), text=text)
+            for place in places
+            for text in ("go", "gone")
+        ]
+        dataset = SpeechDataset(rows, 6, augmentation=augmentation)
+        [(x, _)] = dataset.stream().take(1)
+        return x["audio"][:, 0].numpy().tolist()
+
+    first = gains("first")
+    assert len(set(first)) == 6
+    assert gains("second") == first
+    assert gains("second/../first") == first
 
 
 def test_each_utterance_has_its_own_draw(clips):
@@ -320,6 +430,54 @@ def test_report_of_an_error_too(beeps, tmp_path):
     with pytest.raises(tf.errors.OpError):
         list(dataset.one_pass())
     assert json.loads(report.read_text())["reason"] == "missing"
+
+
+def test_report_goes_on_after_an_interruption(beeps, tmp_path):
+    rows = beeps(4)
+    spoil(rows[1], "missing")
+    report = tmp_path / "run" / "bad.jsonl"
+
+    def read():
+        dataset = SpeechDataset(
+            rows, 2, on_bad_audio="skip", bad_audio_report=report
+        )
+        list(dataset.one_pass())
+        return report.read_text().splitlines()
+
+    [first] = read()
+    assert read() == [first]
+    # Killed in the middle of a line, and a file that is bad by now.
+    spoil(rows[2], "missing")
+    report.write_text(f'{first}\n[1]\n{{"audio": 1}}\n{{"audio": "')
+    *before, last = read()
+    assert before[0] == first and len(before) == 4
+    assert json.loads(last)["audio"] == rows[2].audio
+
+
+def test_unwritable_report_is_an_early_error(beeps, tmp_path):
+    rows = beeps(1)
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "bad.jsonl"):
+        with pytest.raises(ValueError, match="`bad_audio_report` cannot be"):
+            SpeechDataset(rows, 1, bad_audio_report=path)
+
+
+def test_report_on_a_full_disk_is_no_end(beeps, tmp_path, monkeypatch):
+    path = tmp_path / "bad.jsonl"
+    rejected = [Rejected(row, "missing", "") for row in beeps(3)]
+    bad_files = report.Report(path)
+    bad_files.add(rejected[0])
+
+    def full_disk(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", full_disk)
+        with pytest.warns(UserWarning, match="No space left.* on with") as told:
+            bad_files.add(rejected[1])
+            bad_files.add(rejected[2])
+    assert len(told) == 1
+    assert len(path.read_text().splitlines()) == 1
 
 
 def test_invalid_on_bad_audio(beeps):

@@ -63,12 +63,12 @@ class SpeechDataset:
             altered. Defaults to `None`.
         on_bad_audio: What to do about a file that fails when it is decoded.
             `"error"`: end. `"skip"`: in `stream` its place is taken by the
-            next good row of its batch, or by the next batch where all are
+            next good row of its batch, or by the batch before where all are
             bad, so that neither counts nor shares change; in `one_pass` it
             is left out. Defaults to `"error"`.
-        bad_audio_report: Path of a file to which each bad file is added as a
-            JSON line (`audio`, `source`, `reason`, `detail`). Defaults to
-            `None`.
+        bad_audio_report: Path of a file to which each bad file is added once
+            as a JSON line (`audio`, `source`, `reason`, `detail`). Defaults
+            to `None`.
         min_duration: Float, seconds; shorter recordings are bad. Defaults to
             `0.025`, one window: less gives no frame.
 
@@ -82,7 +82,8 @@ class SpeechDataset:
 
     Raises:
         ValueError: If there are no utterances, one has no duration or
-            characters outside the alphabet, or an argument is out of range.
+            characters outside the alphabet, an argument is out of range, or
+            the report cannot be written.
         CorpusError: If an utterance alone exceeds `max_frames_per_batch`.
 
     Reference:
@@ -150,6 +151,7 @@ class SpeechDataset:
             augmentation,
             on_bad_audio,
             bad_audio_report,
+            num_replicas,
         )
 
     def __len__(self) -> int:
@@ -164,8 +166,8 @@ class SpeechDataset:
 
     @property
     def bad_audio(self) -> dict[Utterance, Rejected]:
-        """The utterances whose files failed so far, each with its reason."""
-        return dict(self._reader.bad_audio)
+        """What was left out so far, with its reason; `no_share`: not bad."""
+        return dict(self._reader.left_out)
 
     def description(self) -> dict[str, Any]:
         """Describes the data set in plain JSON, for a backup to compare.
@@ -214,8 +216,9 @@ class SpeechDataset:
     def one_pass(self) -> tf.data.Dataset:
         """Reads every batch once, from the shortest to the longest.
 
-        Under `on_bad_audio="skip"` a bad row is left out, and a batch that
-        has no other. The number of batches is then not known beforehand.
+        Under `on_bad_audio="skip"` a bad row is left out, and so many good
+        ones of its batch (`no_share`) that the rest is a multiple of
+        `num_replicas`; perhaps none. The number of batches is then unknown.
         """
         dataset = self._read(
             tf.data.Dataset.range(len(self)),

@@ -1,7 +1,7 @@
 """Batches of utterances in, samples out; bad files are met here."""
 
 import hashlib
-import json
+import itertools
 import os
 import sys
 import threading
@@ -19,6 +19,7 @@ from keras_ds2.audio import (
 from keras_ds2.data.augment import Augmentation
 from keras_ds2.data.checks import Rejected, describe_rejected
 from keras_ds2.data.corpus import CorpusError, Utterance
+from keras_ds2.data.report import Report
 
 
 class Recording(NamedTuple):
@@ -43,6 +44,14 @@ class BatchReader:
         augmentation: `Augmentation` or `None`.
         on_bad_audio: `"error"` or `"skip"`.
         report: Path of the JSON lines that name bad files, or `None`.
+        num_replicas: Integer. Devices that share a batch.
+
+    Attributes:
+        left_out: Dictionary from `Utterance` to `Rejected`, of the bad files
+            and of good rows that `usable` had no share for.
+
+    Raises:
+        ValueError: If the report cannot be written.
     """
 
     def __init__(
@@ -54,6 +63,7 @@ class BatchReader:
         augmentation: Augmentation | None,
         on_bad_audio: str,
         report: str | os.PathLike[str] | None,
+        num_replicas: int,
     ) -> None:
         self.batches = batches
         self.sampling_rate = sampling_rate
@@ -61,17 +71,26 @@ class BatchReader:
         self.min_samples = round(min_duration * sampling_rate)
         self.augmentation = augmentation
         self.on_bad_audio = on_bad_audio
-        self.report = report
-        if report is not None:
-            os.makedirs(os.path.dirname(report) or ".", exist_ok=True)
-        self.bad_audio: dict[Utterance, Rejected] = {}
-        self._num_utterances = sum(map(len, batches))
+        self.num_replicas = num_replicas
+        self._report = None if report is None else Report(report)
+        self.left_out: dict[Utterance, Rejected] = {}
+        self._bad: set[Utterance] = set()
+        # A list may hold an utterance twice, which can be bad only once.
+        self._num_utterances = len({row for batch in batches for row in batch})
         self._lock = threading.Lock()
 
     def usable(self, index: int) -> list[Recording]:
-        """Reads what is good of a batch, unaltered; perhaps nothing."""
+        """Reads what is good of a batch, unaltered; perhaps nothing.
+
+        What is good is cut to a multiple of `num_replicas`: replicas without
+        equal shares end an evaluation, or weigh its rows wrong.
+        """
         found = [self._read(row) for row in self.batches[index]]
-        return [recording for recording in found if recording]
+        good = [recording for recording in found if recording]
+        count = len(good) - len(good) % self.num_replicas
+        for recording in good[count:]:
+            self._note_no_share(recording.utterance)
+        return good[:count]
 
     def full(
         self, index: int, pass_index: int, speed: float | None = None
@@ -79,18 +98,25 @@ class BatchReader:
         """Reads a batch for training, with as many rows as it has on paper.
 
         The place of a bad file is taken by the next good row of the batch,
-        cyclically; that of a whole bad batch by the rows of the next one. So
-        every replica keeps its share, and a step its place.
+        cyclically; that of a whole bad batch by the rows of the nearest one
+        before it, which are shorter and keep the budget. Only where none
+        before has a good row, it is the nearest after it. So every replica
+        keeps its share, and a step its place.
 
         Args:
             index: Integer. Number of the batch.
             pass_index: Integer. Decides, with the seed, the augmentation.
             speed: Float. For all rows, in place of the augmentation.
                 Defaults to `None`.
+
+        Raises:
+            CorpusError: If no batch has a good row.
         """
         size = len(self.batches[index])
-        for offset in range(len(self.batches)):
-            batch = self.batches[(index + offset) % len(self.batches)]
+        before = range(index, -1, -1)
+        after = range(index + 1, len(self.batches))
+        for other in itertools.chain(before, after):
+            batch = self.batches[other]
             found = [self._read(row) for row in batch]
             good = {
                 place: self._augment(recording, pass_index, speed)
@@ -98,11 +124,11 @@ class BatchReader:
                 if recording
             }
             if good:
-                break
-        return [
-            good[min(good, key=lambda i: (i - place) % len(batch))]
-            for place in range(size)
-        ]
+                return [
+                    good[min(good, key=lambda i: (i - place) % len(batch))]
+                    for place in range(size)
+                ]
+        raise self._nothing_left()
 
     def _read(self, utterance: Utterance) -> Recording | None:
         try:
@@ -164,21 +190,37 @@ class BatchReader:
         """Counts a bad file, tells it once, and ends where all are bad."""
         with self._lock:
             utterance = rejected.utterance
-            if utterance not in self.bad_audio:
-                self.bad_audio[utterance] = rejected
-                if self.report is not None:
-                    with open(self.report, "a", encoding="utf-8") as file:
-                        print(_as_json(rejected), file=file)
+            if utterance not in self._bad:
+                self._bad.add(utterance)
+                self.left_out[utterance] = rejected
+                if self._report is not None:
+                    self._report.add(rejected)
                 if self.on_bad_audio == "skip":
                     print(f"\nLeft out: {rejected.detail}", file=sys.stderr)
             if (
                 self.on_bad_audio == "skip"
-                and len(self.bad_audio) == self._num_utterances
+                and len(self._bad) == self._num_utterances
             ):
-                raise CorpusError(
-                    "Every file of the data set failed. "
-                    + describe_rejected(list(self.bad_audio.values()))
-                )
+                raise self._nothing_left()
+
+    def _note_no_share(self, utterance: Utterance) -> None:
+        """Tells once that a good row was left out of a single pass."""
+        detail = (
+            f"Audio file '{utterance.audio}' is good, but what is left of its "
+            f"batch is no multiple of {self.num_replicas} replicas; only "
+            "`one_pass` is without it."
+        )
+        with self._lock:
+            if utterance not in self.left_out:
+                rejected = Rejected(utterance, "no_share", detail)
+                self.left_out[utterance] = rejected
+                print(f"\nLeft out: {detail}", file=sys.stderr)
+
+    def _nothing_left(self) -> CorpusError:
+        bad = [x for row, x in self.left_out.items() if row in self._bad]
+        return CorpusError(
+            f"Every file of the data set failed. {describe_rejected(bad)}"
+        )
 
 
 def pad_recordings(
@@ -207,17 +249,9 @@ def _check_duration(path: str, stated: float, actual: float) -> None:
 
 
 def _digest(utterance: Utterance) -> int:
-    name = os.path.basename(utterance.audio)
-    text = f"{name}\0{utterance.text}".encode(errors="surrogateescape")
+    # With the folder's name, for there are corpora whose every recording is
+    # called "audio.wav"; without what is above it, so that they can be moved.
+    folder, name = os.path.split(os.path.abspath(utterance.audio))
+    words = (os.path.basename(folder), name, utterance.text)
+    text = "\0".join(words).encode(errors="surrogateescape")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
-
-
-def _as_json(rejected: Rejected) -> str:
-    return json.dumps(
-        {
-            "audio": rejected.utterance.audio,
-            "source": rejected.utterance.source,
-            "reason": rejected.reason,
-            "detail": rejected.detail,
-        }
-    )
