@@ -6,6 +6,7 @@ fused kernel for, or on packed ones), `CTCLoss`, fused Adam. The second bias of
 each LSTM, which adds nothing to the first, is left at zero.
 """
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -20,8 +21,11 @@ class Network(nn.Module):
         self.register_buffer("window", torch.tensor(window))
         self.conv_1 = nn.Conv2d(1, 32, (11, 41), (2, 2), (5, 20), bias=False)
         self.conv_2 = nn.Conv2d(32, 32, (11, 21), (1, 2), (5, 10), bias=False)
-        self.norm_1, self.norm_2 = nn.BatchNorm2d(32), nn.BatchNorm2d(32)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(512) for _ in range(4))
+        self.norm_1 = nn.BatchNorm2d(32, eps=1e-3)
+        self.norm_2 = nn.BatchNorm2d(32, eps=1e-3)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm1d(512, eps=1e-3) for _ in range(4)
+        )
         self.rnns = nn.ModuleList(
             nn.LSTM(size, 512, batch_first=True)
             for size in (640, 512, 512, 512, 512)
@@ -79,6 +83,62 @@ def zero_padding(x, num_frames):
     return x * mask.view(*mask.shape, *[1] * (x.ndim - 2))
 
 
+def copy_weights(network, ours):
+    """Gives the network the weights of our model."""
+    weights = {layer.name: layer.get_weights() for layer in ours.layers}
+
+    def copy(parameter, value):
+        parameter.data.copy_(torch.tensor(np.ascontiguousarray(value)))
+
+    for name, conv, norm in (
+        ("conv_1", network.conv_1, network.norm_1),
+        ("conv_2", network.conv_2, network.norm_2),
+        *((f"rnn_{i}", None, network.norms[i - 2]) for i in range(2, 6)),
+    ):
+        if conv is not None:
+            copy(conv.weight, weights[name][0].transpose(3, 2, 0, 1))
+        state = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        for tensor, value in zip(state, weights[name + "_norm"], strict=True):
+            copy(tensor, value)
+    for i, rnn in enumerate(network.rnns, 1):
+        kernel, recurrent_kernel, bias = weights[f"rnn_{i}"]
+        copy(rnn.weight_ih_l0, kernel.T)
+        copy(rnn.weight_hh_l0, recurrent_kernel.T)
+        copy(rnn.bias_ih_l0, bias)
+    [kernel] = weights["row_conv"]
+    copy(network.row_conv.weight, kernel.T[:, None])
+    for name, dense in (("dense", network.dense), ("logits", network.logits)):
+        copy(dense.weight, weights[name][0].T)
+        copy(dense.bias, weights[name][1])
+    # Ours can never emit the two reserved symbols.
+    network.logits.weight.data[-2:] = 0.0
+    network.logits.bias.data[-2:] = -1e4
+
+
+def outputs_with(ours, batch):
+    """Logits and loss of `batch` with the weights of our model."""
+    features = ours.get_layer("log_mel")
+    network = Network(False, features._filters, features._taper).eval()
+    copy_weights(network, ours)
+    tensors = {name: torch.tensor(value) for name, value in batch.items()}
+    with torch.no_grad():
+        logits, num_frames = network(
+            tensors["audio"], tensors["audio_length"].long()
+        )
+        loss = ctc_loss(logits, num_frames, tensors)
+    return logits.numpy(), loss.item()
+
+
+def ctc_loss(logits, num_frames, tensors):
+    return nn.functional.ctc_loss(
+        logits.log_softmax(-1).transpose(0, 1),
+        tensors["labels"],
+        num_frames,
+        tensors["label_length"],
+        reduction="none",
+    ).mean()
+
+
 def make_step(batch, bfloat16, packed, threads):
     """Returns a function that trains one step, and the number of parameters."""
     import keras_ds2
@@ -90,7 +150,6 @@ def make_step(batch, bfloat16, packed, threads):
     model = model.to(memory_format=torch.channels_last).train()
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(weights, 1e-3, fused=True)
-    ctc = nn.CTCLoss(reduction="none")
     tensors = {name: torch.tensor(value) for name, value in batch.items()}
     audio_length = tensors["audio_length"].long()
 
@@ -98,13 +157,7 @@ def make_step(batch, bfloat16, packed, threads):
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             logits, num_frames = model(tensors["audio"], audio_length)
-        losses = ctc(
-            logits.log_softmax(-1).transpose(0, 1),
-            tensors["labels"],
-            num_frames,
-            tensors["label_length"],
-        )
-        loss = losses.mean()
+        loss = ctc_loss(logits, num_frames, tensors)
         loss.backward()
         optimizer.step()
         return loss.item()
