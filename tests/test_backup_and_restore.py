@@ -380,11 +380,12 @@ def test_needs_a_stream_and_no_older_log(tmp_path):
     assert (tmp_path / "log.csv").read_text() == "epoch,loss\n0,1.0\n"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
-@pytest.mark.parametrize("with_plateau", [False, True])
+@pytest.mark.parametrize(
+    "dtype, with_plateau", [("float32", False), ("mixed_float16", True)]
+)
 def test_parts_equal_the_whole(dtype, with_plateau, tmp_path):
     results = []
-    for name, epochs in (("whole", [4]), ("parts", [1, 2, 4])):
+    for name, epochs in (("whole", [3]), ("parts", [1, 3])):
         for count in epochs:
             model, dataset = make(dtype=dtype, dropout=0.3, spec_augment=True)
             plateau = keras.callbacks.ReduceLROnPlateau(
@@ -395,7 +396,7 @@ def test_parts_equal_the_whole(dtype, with_plateau, tmp_path):
             fit(folder, model, dataset, callbacks, epochs=count)
         if with_plateau:
             rate = model.optimizer.learning_rate
-            assert float(rate) < 1e-4  # it was lowered twice or more
+            assert float(rate) < 5e-4  # it was lowered
         state = [*model.variables, *model.optimizer.variables]
         state = [np.array(variable) for variable in state]
         results.append((state, (folder / "log.csv").read_text()))
