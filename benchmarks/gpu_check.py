@@ -3,15 +3,27 @@
     python benchmarks/gpu_check.py [--device cuda:0] [--quick]
 
 From the root of a checkout, for the clips are among the tests' data. Prints one
-line for each check: what it found, and whether that is right. Exit status: 0
-where all is right, 1 where a check failed, 2 where there is no GPU. `--device
-cpu` runs what makes sense on a CPU, so that this program is tested itself.
+line for each check: what it found, and whether that is right. What a CPU
+computes comes from a process of its own that sees no GPU: layers and Keras
+choose other operations wherever a GPU is visible. Then, without `--quick`, the
+other benchmarks run on the same device: `train_step.py` (ours and stock Keras;
+PyTorch's variants are for a CPU), `memory.py` and `input_pipeline.py`; of these
+it is only checked that they end well, and the figures are printed. `ctc.py`
+compares CPU code and is left out.
+
+Exit status: 0 where all is right, 1 where a check failed, 2 where there is no
+GPU. `--device cpu` runs what makes sense on a CPU; the comparisons are then of
+two processes on one CPU. They show that this program works, nothing else.
 """
 
 import argparse
+import json
+import os
 import pathlib
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -51,9 +63,13 @@ class Checks:
 
 
 def load_batch():
-    """Six real clips with letters for transcripts."""
+    """Six real clips with letters for transcripts.
+
+    None is empty: cuDNN takes no row without a real frame.
+    """
     paths = sorted((CLIPS / "train-clips").rglob("*.opus"))
     clips = [keras_ds2.load_audio(path) for path in paths]
+    assert min(map(len, clips)) > 16000
     longest = max(map(len, clips))
     generator = np.random.default_rng(0)
     return {
@@ -134,15 +150,51 @@ def check_cudnn(device, layer):
 
 
 def check_same_as_cpu(batch, **kwargs):
-    """In float32: a GPU's answers are a CPU's."""
-    results = []
-    for device in ("CPU:0", None):
-        with tf.device(device):
-            model = small_model(**kwargs)
-            model.set_weights(deterministic_weights(model))
-            results.append(logits_and_gradients(model, batch))
-    difference = largest_difference(*results)
+    """In float32: logits and gradients are those of a process without a GPU."""
+    model = small_model(**kwargs)
+    weights = deterministic_weights(model)
+    model.set_weights(weights)
+    actual = logits_and_gradients(model, batch)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "task.npz")
+        task = {f"batch_{name}": value for name, value in batch.items()}
+        task |= {f"weight_{i}": weight for i, weight in enumerate(weights)}
+        np.savez(path, kwargs=json.dumps(kwargs), **task)
+        subprocess.run(
+            [sys.executable, __file__, "--reference", path],
+            env=environment(CUDA_VISIBLE_DEVICES=""),
+            check=True,
+        )
+        with np.load(path) as results:
+            expected = [results[f"arr_{i}"] for i in range(len(results))]
+    difference = largest_difference(actual, expected)
     return f"largest difference {difference:.1e}", difference < TOLERANCE
+
+
+def write_reference(path):
+    """Replaces a task by its results, in the process without a GPU."""
+    assert not tf.config.list_logical_devices("GPU")
+    with np.load(path) as task:
+        kwargs = json.loads(str(task["kwargs"]))
+        arrays = dict(task)
+    model = small_model(**kwargs)
+    num_weights = sum(name.startswith("weight_") for name in arrays)
+    model.set_weights([arrays[f"weight_{i}"] for i in range(num_weights)])
+    batch = {
+        name.removeprefix("batch_"): value
+        for name, value in arrays.items()
+        if name.startswith("batch_")
+    }
+    np.savez(path, *logits_and_gradients(model, batch))
+
+
+def environment(**variables):
+    """That of another program of this checkout."""
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    return dict(
+        os.environ, PYTHONPATH=path, TF_CPP_MIN_LOG_LEVEL="3", **variables
+    )
 
 
 def deterministic_weights(model):
@@ -223,13 +275,26 @@ def measure_speed(policy, quick):
     return text, bool(np.isfinite(loss))
 
 
+def check_benchmark(program, *arguments):
+    """Runs another program of this folder, which prints its own figures."""
+    path = pathlib.Path(__file__).with_name(program)
+    command = [sys.executable, str(path), *arguments]
+    start = time.perf_counter()
+    status = subprocess.run(command, env=environment()).returncode
+    seconds = time.perf_counter() - start
+    return f"exit status {status} after {seconds:.0f} s", status == 0
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--device", default="cuda:0", help="cuda:N or cpu")
     parser.add_argument("--quick", action="store_true", help="tiny timings")
+    parser.add_argument("--reference", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.reference:
+        return write_reference(options.reference)
     device = options.device
     if device != "cpu" and not tf.config.list_physical_devices("GPU"):
         print("TensorFlow sees no GPU here: nothing was checked.")
@@ -269,6 +334,21 @@ def main():
         checks.run(
             f"speed in {policy}",
             lambda policy=policy: measure_speed(policy, options.quick),
+        )
+    variants = [v for v in train_step.VARIANTS if not v.startswith("torch")]
+    for program, *arguments in (
+        ("train_step.py", "--variants", *variants),
+        ("memory.py",),
+        ("input_pipeline.py", "--size", "reference"),
+    ):
+        if options.quick:
+            break
+        print(f"\n{program} on {device}", flush=True)
+        checks.run(
+            f"{program} ends well",
+            lambda program=program, arguments=arguments: check_benchmark(
+                program, *arguments, "--device", device
+            ),
         )
     print(f"{checks.failed} failed" if checks.failed else "all passed")
     return int(bool(checks.failed))
