@@ -97,12 +97,13 @@ def test_three_kills_change_nothing(tmp_path):
     uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     for folder in (uninterrupted, killed):
         folder.mkdir()
-    finish(start(uninterrupted, epochs=6))
+    whole = start(uninterrupted, epochs=6)  # at the same time
     kill_when(start(killed, epochs=6), has_backup(killed, 1))
     kill_when(start(killed, epochs=6, seconds=5.0), is_writing(killed))
     assert is_writing(killed)()  # what was killed was a save
     kill_when(start(killed, epochs=6), has_backup(killed, 4))
     output = finish(start(killed, epochs=6))
+    finish(whole)
     assert re.search(r"Goes on after epoch [45]: step (20|25), pass", output)
     assert_same_result(killed, uninterrupted)
 
@@ -381,7 +382,11 @@ def test_needs_a_stream_and_no_older_log(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "dtype, with_plateau", [("float32", False), ("mixed_float16", True)]
+    "dtype, with_plateau",
+    [
+        pytest.param("float32", False, marks=pytest.mark.slow),
+        ("mixed_float16", True),
+    ],
 )
 def test_parts_equal_the_whole(dtype, with_plateau, tmp_path):
     results = []

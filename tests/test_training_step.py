@@ -70,7 +70,9 @@ def test_step_equals_keras_own(rows, monkeypatch):
     assert expected["gradient_norm"] == [0, 0] != history["gradient_norm"]
 
 
-@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize(
+    "run_eagerly", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_step_that_is_not_finite_changes_nothing(run_eagerly, rows):
     model = make()
     model.run_eagerly = run_eagerly
