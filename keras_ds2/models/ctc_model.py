@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import gc
 import inspect
+import traceback
 import warnings
 
 import keras
@@ -82,17 +84,27 @@ class CTCModel(keras.Model):
 
     @contextlib.contextmanager
     def _explained(self):
+        """Names the fix of uneven shares, and leaves no iterator behind.
+
+        The threads of an iterator decode files in Python. Those that outlive
+        it, held by the frames of a failed step, can stop it from ending.
+        """
         try:
             yield
-        except tf.errors.InvalidArgumentError as error:
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)
             num_replicas = self.distribute_strategy.num_replicas_in_sync
-            if num_replicas == 1:
+            if num_replicas == 1 or not isinstance(
+                error, tf.errors.InvalidArgumentError
+            ):
                 raise
             raise ValueError(
                 f"A step on {num_replicas} devices failed. Every batch must "
                 "divide evenly among them: `prepare_dataset(..., num_replicas="
                 f"{num_replicas})`."
             ) from error
+        finally:
+            gc.collect()
 
     def train_step(self, data):
         """Keras's step, but one that is not finite changes nothing."""
