@@ -365,7 +365,6 @@ def test_longest_batch(clips):
 # === Threads and exit ===
 
 
-@pytest.mark.slow
 def test_interpreter_ends_after_an_error_in_fit(beeps, tmp_path):
     rows = beeps(6)
     spoil(rows[4], "non_finite")

@@ -1,5 +1,7 @@
 """Oracles: the state before the step, Keras's own step, counting by hand."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -193,6 +195,21 @@ def test_blank_ratio_counts_real_frames():
     y_pred = {"logits": logits, "logit_length": np.array([3, 2])}
     logs = model.compute_metrics(None, y, y_pred)
     assert float(logs["blank_ratio"]) == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_no_iterator_outlives_a_fit_that_failed(run_eagerly, rows):
+    model = make()
+    model.run_eagerly = run_eagerly
+    rows = [*rows, rows[0]._replace(audio="absent.wav")]
+    dataset = SpeechDataset(rows, 1)
+    kind = type(iter(dataset.one_pass()))
+    gc.collect()
+    before = [item for item in gc.get_objects() if isinstance(item, kind)]
+    with pytest.raises(tf.errors.OpError, match="absent.wav") as error:
+        model.fit(dataset.stream(), steps_per_epoch=7, verbose=0)
+    alive = [item for item in gc.get_objects() if isinstance(item, kind)]
+    assert error.tb and len(alive) == len(before)
 
 
 # === Monitor ===

@@ -4,7 +4,9 @@ import contextlib
 import functools
 import gc
 import inspect
+import sys
 import traceback
+import types
 import warnings
 
 import keras
@@ -86,13 +88,14 @@ class CTCModel(keras.Model):
     def _explained(self):
         """Names the fix of uneven shares, and leaves no iterator behind.
 
-        The threads of an iterator decode files in Python. Those that outlive
-        it, held by the frames of a failed step, can stop it from ending.
+        The threads of an iterator decode files in Python. If they outlive it,
+        held by the frames of a failed step, it may never end.
         """
+        handled_already = sys.exc_info()[1]  # not ours to clear
         try:
             yield
         except Exception as error:
-            traceback.clear_frames(error.__traceback__)
+            _clear_frames(error, handled_already)
             num_replicas = self.distribute_strategy.num_replicas_in_sync
             if num_replicas == 1 or not isinstance(
                 error, tf.errors.InvalidArgumentError
@@ -104,7 +107,7 @@ class CTCModel(keras.Model):
                 f"{num_replicas})`."
             ) from error
         finally:
-            gc.collect()
+            gc.collect()  # Keras's iterator is part of a cycle
 
     def train_step(self, data):
         """Keras's step, but one that is not finite changes nothing."""
@@ -224,3 +227,20 @@ class CTCModel(keras.Model):
                     "the CTC loss, WER and CER itself. Call "
                     "`compile(optimizer)` only."
                 )
+
+
+def _clear_frames(error, end):
+    """Lets go of what an error holds by the frames that it left.
+
+    `traceback.clear_frames` sees neither the frames that Keras filters out of
+    the traceback, which hang on the others by `f_back`, nor those of the errors
+    that were handled when this one was raised, up to `end`.
+    """
+    while error is not end:
+        for innermost, _ in traceback.walk_tb(error.__traceback__):
+            frame: types.FrameType | None = innermost
+            while frame is not None:
+                with contextlib.suppress(RuntimeError):  # it is running
+                    frame.clear()
+                frame = frame.f_back
+        error = error.__context__
