@@ -29,6 +29,7 @@ import traceback
 
 import keras
 import numpy as np
+import ours
 import tensorflow as tf
 import train_step
 
@@ -38,7 +39,7 @@ CLIPS = pathlib.Path("tests/data/LibriSpeech")
 # A GPU adds up in another order, cuDNN and cuBLAS with other kernels.
 TOLERANCE = 2e-3
 # The logits of the two reserved symbols are constants, and huge.
-NUM_LEARNED = train_step.SYMBOLS - 2
+NUM_LEARNED = ours.SYMBOLS - 2
 SMALL = {
     "num_rnn_layers": 2,
     "rnn_units": 64,
@@ -162,7 +163,7 @@ def check_same_as_cpu(batch, **kwargs):
         np.savez(path, kwargs=json.dumps(kwargs), **task)
         subprocess.run(
             [sys.executable, __file__, "--reference", path],
-            env=environment(CUDA_VISIBLE_DEVICES=""),
+            env=ours.environment(CUDA_VISIBLE_DEVICES=""),
             check=True,
         )
         with np.load(path) as results:
@@ -186,15 +187,6 @@ def write_reference(path):
         if name.startswith("batch_")
     }
     np.savez(path, *logits_and_gradients(model, batch))
-
-
-def environment(**variables):
-    """That of another program of this checkout."""
-    root = str(pathlib.Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    return dict(
-        os.environ, PYTHONPATH=path, TF_CPP_MIN_LOG_LEVEL="3", **variables
-    )
 
 
 def deterministic_weights(model):
@@ -259,8 +251,8 @@ def check_fit(quick):
 
 
 def measure_speed(policy, quick):
-    batch = train_step.make_batch(*((2, 1.0) if quick else (16, 8.0)))
-    step, _ = train_step.make_ours(batch, policy)
+    batch = ours.make_batch(*((2, 1.0) if quick else (16, 8.0)))
+    step, _ = ours.make_step(batch, policy)
     if tf.config.get_visible_devices("GPU"):
         tf.config.experimental.reset_memory_stats("GPU:0")
     seconds = []
@@ -280,7 +272,7 @@ def check_benchmark(program, *arguments):
     path = pathlib.Path(__file__).with_name(program)
     command = [sys.executable, str(path), *arguments]
     start = time.perf_counter()
-    status = subprocess.run(command, env=environment()).returncode
+    status = subprocess.run(command, env=ours.environment()).returncode
     seconds = time.perf_counter() - start
     return f"exit status {status} after {seconds:.0f} s", status == 0
 

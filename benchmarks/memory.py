@@ -32,15 +32,15 @@ FRAMES_PER_SECOND = 100
 
 def work(clips, seconds, policy, device):
     """Prints the peak in MiB; takes no step of no clips."""
+    import ours
     import tensorflow as tf
-    import train_step
 
     import keras_ds2
 
     keras_ds2.use_device(device)
     if clips:
-        batch = train_step.make_batch(clips, seconds)
-        step, _ = train_step.make_ours(batch, policy)
+        batch = ours.make_batch(clips, seconds)
+        step, _ = ours.make_step(batch, policy)
         for _ in range(2):
             step()
     if device != "cpu":

@@ -16,8 +16,8 @@ import pathlib
 import re
 import tempfile
 
+import ours
 import tensorflow as tf
-import train_step
 
 ROOT = "StatefulPartitionedCall/"
 # They last as long as what they call.
@@ -70,8 +70,8 @@ def main():
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    batch = train_step.make_batch(options.clips, options.seconds)
-    step, _ = train_step.make_ours(batch, options.policy)
+    batch = ours.make_batch(options.clips, options.seconds)
+    step, _ = ours.make_step(batch, options.policy)
     for _ in range(2):  # traces, allocates
         step()
     parts: collections.Counter = collections.Counter()

@@ -7,9 +7,7 @@ Every variant trains the same network on the same clips, from samples to Adam:
 log-mel features, two convolutions, five LSTMs of 512, a row convolution, batch
 normalization, dropout, CTC. Ours also counts word and character errors, as
 `fit` shows them; the others do not. That the networks are the same is checked
-first: with our weights, in inference and in float32, theirs have our logits
-and our loss on a batch without padding, to a relative `TOLERANCE`. (What they
-do with padding is their own, see `stock_keras.py` and `stock_torch.py`.)
+first, by `same_networks.py`.
 
 Each variant is a process of its own; they step in turn, in another order each
 round, so that what else the machine does meets all of them. The environment
@@ -45,7 +43,7 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
+import ours
 
 VARIANTS = (
     "ours_float32",
@@ -66,153 +64,30 @@ RATIOS = {
     "ratio_to_torch_float32": ("torch_float32", "ours_float32"),
     "ratio_to_torch_bfloat16": ("torch_bfloat16", "ours_mixed_bfloat16"),
 }
-# Of logits and losses of the same network, in units of the largest.
-TOLERANCE = 1e-4
 # Seconds in which threads that spin after a step fall asleep.
 PAUSE = 0.05
-RATE, SYMBOLS = 16000, 31
 
 
-def make_batch(
-    num_clips: int, seconds: float, shortest: float = 0.9
-) -> dict[str, np.ndarray]:
-    """Noise of 90 to 100 % of the length, with 12 to 14 letters a second."""
-    generator = np.random.default_rng(0)
-    samples = int(seconds * RATE)
-    audio_length = generator.integers(
-        int(shortest * samples), samples + 1, num_clips
-    )
-    audio_length[0] = samples
-    label_length = (audio_length / RATE * generator.uniform(12, 14)).astype(int)
-    audio = generator.normal(0, 0.1, (num_clips, samples))
-    audio[np.arange(samples) >= audio_length[:, None]] = 0
-    return {
-        "audio": audio.astype("float32"),
-        "audio_length": audio_length.astype("int32"),
-        "labels": generator.integers(
-            1, SYMBOLS - 2, (num_clips, label_length.max())
-        ).astype("int32"),
-        "label_length": label_length.astype("int32"),
-    }
+def command(program, options):
+    """A program of this folder, as another process."""
+    path = str(pathlib.Path(__file__).with_name(program))
+    return [sys.executable, path, "--device", options.device]
 
 
-def make_ours(batch, policy):
-    """Our model's own training function, as `fit` calls it."""
-    import keras
-    import tensorflow as tf
-
-    import keras_ds2
-
-    keras.utils.set_random_seed(0)
-    model = keras_ds2.DeepSpeech2(normalize=False, dtype=policy)
-    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
-    inputs = {name: batch[name] for name in ("audio", "audio_length")}
-    targets = {name: batch[name] for name in ("labels", "label_length")}
-    batches = iter(tf.data.Dataset.from_tensors((inputs, targets)).repeat())
-    model.make_train_function()
-    losses = []
-
-    def step():
-        losses.append(float(model.train_function(batches)["loss"]))
-        model.reset_metrics()
-        return losses[-1]
-
-    return step, sum(np.prod(w.shape) for w in model.trainable_weights)
-
-
-def reference(batch):
-    """Our network without dropout, and its logits and loss of `batch`.
-
-    The moving statistics are those of the batch, so that features stay within
-    the range where the network is not flat.
-    """
-    import keras
-
-    import keras_ds2
-
-    keras.utils.set_random_seed(0)
-    model = keras_ds2.DeepSpeech2(normalize=False, dropout=0.0)
-    generator = np.random.default_rng(1)
-    for weight in model.trainable_weights:
-        if len(weight.shape) == 1:  # zeros and ones hide a wrong order
-            weight.assign(weight + 0.1 * generator.normal(size=weight.shape))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    inputs = {name: batch[name] for name in ("audio", "audio_length")}
-    model(inputs, training=True)
-    outputs = model(inputs, training=False)
-    loss = model.compute_loss(y=batch, y_pred=outputs)
-    return model, np.array(outputs["logits"]), float(loss)
-
-
-def check(options):
-    """Prints how far the others' logits and losses are from ours."""
-    import tensorflow as tf
-
-    import keras_ds2
-
-    keras_ds2.use_device(options.device)
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    batch = make_batch(2, 2.0, shortest=1.0)
-    model, expected, expected_loss = reference(batch)
-    learned = slice(SYMBOLS - 2)  # logits of reserved symbols are constants
-    scale = np.abs(expected[..., learned]).max()
-    differences = {}
-    for library in options.check:
-        if library == "torch":
-            import stock_torch as stock
-        else:
-            import stock_keras as stock  # type: ignore[no-redef]
-        logits, loss = stock.outputs_with(model, batch)
-        error = np.abs(logits - expected)[..., learned].max() / scale
-        differences[library] = [
-            float(error),
-            abs(loss - expected_loss) / expected_loss,
-        ]
-    print(json.dumps(differences))
+def environment(threads):
+    return ours.environment(OMP_NUM_THREADS=str(threads), KMP_BLOCKTIME="1")
 
 
 def check_networks(options):
     """Ends the program if a network does not compute what ours does."""
     libraries = sorted({v.split("_")[0] for v in options.variants} - {"ours"})
-    if not libraries:
-        return
-    result = subprocess.run(
-        [*command(options), "--check", *libraries],
-        env=environment(len(os.sched_getaffinity(0))),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if result.returncode:
-        raise SystemExit("The networks were not compared; see above.")
-    differences = json.loads(result.stdout.splitlines()[-1])
-    for library, (logits, loss) in differences.items():
-        print(
-            f"{library} with our weights: logits differ by {logits:.1e}, the "
-            f"loss by {loss:.1e}",
-            flush=True,
-        )
-        if not max(logits, loss) < TOLERANCE:
-            raise SystemExit(f"More than {TOLERANCE:.0e}: not the same network")
-
-
-def command(options):
-    """This program, as another process."""
-    path = str(pathlib.Path(__file__).resolve())
-    return [sys.executable, path, "--device", options.device]
-
-
-def environment(threads):
-    root = str(pathlib.Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    return dict(
-        os.environ,
-        OMP_NUM_THREADS=str(threads),
-        KMP_BLOCKTIME="1",
-        TF_CPP_MIN_LOG_LEVEL="3",
-        PYTHONPATH=path,
-    )
+    if libraries:
+        status = subprocess.run(
+            [*command("same_networks.py", options), *libraries],
+            env=environment(len(os.sched_getaffinity(0))),
+        ).returncode
+        if status:
+            raise SystemExit("The networks are not the same; see above.")
 
 
 def make_step(variant, batch, threads, device="cpu"):
@@ -234,7 +109,7 @@ def make_step(variant, batch, threads, device="cpu"):
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     if library == "ours":
-        return make_ours(batch, dtype)
+        return ours.make_step(batch, dtype)
     import stock_keras
 
     return stock_keras.make_step(batch, dtype)
@@ -244,7 +119,7 @@ def work(options):
     """Steps once for each line on the standard input."""
     step, parameters = make_step(
         options.worker,
-        make_batch(options.clips, options.seconds),
+        ours.make_batch(options.clips, options.seconds),
         options.threads[0],
         options.device,
     )
@@ -259,7 +134,7 @@ def work(options):
 class Worker:
     def __init__(self, variant, options, threads):
         arguments = [
-            *(*command(options), "--worker", variant),
+            *(*command("train_step.py", options), "--worker", variant),
             *("--threads", str(threads), "--clips", str(options.clips)),
             *("--seconds", str(options.seconds)),
         ]
@@ -319,8 +194,8 @@ def compare(options, threads):
         f"of {options.repeats}"
     )
     print(f"{'variant':24}{'ms':>8}{'fastest':>9}{'loss':>9}{'s/CPU-s':>9}")
-    batch = make_batch(options.clips, options.seconds)
-    audio = float(batch["audio_length"].sum()) / RATE
+    batch = ours.make_batch(options.clips, options.seconds)
+    audio = float(batch["audio_length"].sum()) / ours.RATE
     for variant, durations in seconds.items():
         median = statistics.median(durations)
         print(
@@ -339,9 +214,9 @@ def ratios(milliseconds):
         return min(times, default=None)
 
     return {
-        name: round(best(theirs) / best(ours), 2)
-        for name, (theirs, ours) in RATIOS.items()
-        if best(theirs) and best(ours)
+        name: round(best(theirs) / best(own), 2)
+        for name, (theirs, own) in RATIOS.items()
+        if best(theirs) and best(own)
     }
 
 
@@ -358,12 +233,9 @@ def main():
     parser.add_argument("--variants", nargs="+", choices=VARIANTS)
     parser.add_argument("--device", default="cpu", help="cpu or cuda:N")
     parser.add_argument("--worker", choices=VARIANTS, help=argparse.SUPPRESS)
-    parser.add_argument("--check", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return work(options)
-    if options.check:
-        return check(options)
     on_gpu = options.device != "cpu"
     options.variants = options.variants or [
         v for v in VARIANTS if not (on_gpu and v.startswith("torch"))

@@ -13,9 +13,9 @@ class LSTM(Recurrence, keras.layers.LSTM):
     On a CPU, Keras projects the input inside its loop, step by step, and lets
     automatic differentiation record every step. Here the input is projected
     in one product for all frames, the loop has a gradient of its own that
-    keeps states alone, and the gradient of the recurrent weights is
-    one product at the end. Under a 16-bit policy products are 16-bit, and the
-    cell state, a sum over time, stays float32.
+    keeps states and what they contributed, and the gradient of the recurrent
+    weights is one product at the end. Under a 16-bit policy products are
+    16-bit, and the cell state, a sum over time, stays float32.
 
     On a GPU it is Keras's layer, with cuDNN. So it is for what the fast loop
     does not do: dropout inside the layer, other activations, `use_bias=False`,
