@@ -3,17 +3,14 @@
 import csv
 import os
 import pathlib
+import tempfile
 from typing import Any
 
 import keras
 
 from keras_ds2.training.backup_files import read_latest_backup, write_backup
 from keras_ds2.training.differences import find_differences, to_plain
-from keras_ds2.training.state import (
-    read_state,
-    training_variables,
-    write_state,
-)
+from keras_ds2.training.state import read_state, write_state
 
 # What Keras's own callbacks have to remember.
 _STATE: dict[type, tuple[str, ...]] = {
@@ -208,8 +205,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             if folder:
                 try:
                     os.makedirs(folder, exist_ok=True)
-                    (folder / "unfinished").touch()
-                    (folder / "unfinished").unlink()
+                    with tempfile.TemporaryFile(dir=folder):
+                        pass
                 except OSError as error:
                     raise OSError(
                         f"Nothing can be written to '{folder}': "
@@ -262,11 +259,11 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                     for callback, names in self.companions
                     if names
                 ],
-                "variables": [
-                    # Keras counts optimizers: adam, adam_1 ...
-                    [variable.path.partition("/")[2], *variable.shape]
-                    for variable in training_variables(self.model)
-                ],
+                # The optimizer has variables for those that are trained.
+                "weights": {
+                    weight.path: "trained" if weight.trainable else "fixed"
+                    for weight in self.model.weights
+                },
             }
         )
 
