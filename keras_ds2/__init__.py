@@ -20,6 +20,11 @@ from keras_ds2.layers.simple_rnn import SimpleRNN
 from keras_ds2.layers.spec_augment import SpecAugment
 from keras_ds2.layers.symbol_logits import SymbolLogits
 from keras_ds2.models.deepspeech2 import DeepSpeech2
+from keras_ds2.pretrained import (
+    load_pretrained,
+    pretrained_weights,
+    save_pretrained,
+)
 from keras_ds2.training.backup_and_restore import BackupAndRestore
 from keras_ds2.training.device import (
     use_device,
@@ -64,8 +69,11 @@ __all__ = [
     "evaluate",
     "greedy_decode",
     "load_audio",
+    "load_pretrained",
     "plot_learning_curves",
     "plot_transcription",
+    "pretrained_weights",
+    "save_pretrained",
     "use_device",
     "use_mixed_precision",
     "use_strategy",

@@ -11,12 +11,9 @@ import soundfile
 
 from keras_ds2.audio import audio_duration, load_audio
 from keras_ds2.data.checks import check_utterances
-from keras_ds2.data.corpus import (
-    CorpusError,
-    Utterance,
-    read_librispeech,
-)
+from keras_ds2.data.corpus import CorpusError, Utterance
 from keras_ds2.data.durations import add_durations
+from keras_ds2.data.librispeech import read_librispeech
 from keras_ds2.data.manifest import read_manifest
 from keras_ds2.text import unknown_characters
 

@@ -41,8 +41,11 @@ NAMES = [
     "evaluate",
     "greedy_decode",
     "load_audio",
+    "load_pretrained",
     "plot_learning_curves",
     "plot_transcription",
+    "pretrained_weights",
+    "save_pretrained",
     "use_device",
     "use_mixed_precision",
     "use_strategy",
@@ -57,12 +60,14 @@ DATA_NAMES = [
     "check_utterances",
     "describe_rejected",
     "prepare_dataset",
+    "read_an4",
     "read_librispeech",
     "read_manifest",
 ]
 
 # A file imports from its own folder and from what stands to the right only.
 ALLOWED = {
+    "pretrained": {"models"},
     "training": {"models", "data", "audio", "error_rate", "lengths", "text"},
     "models": {
         "replicas",

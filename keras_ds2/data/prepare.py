@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from keras_ds2.data.an4 import read_an4
 from keras_ds2.data.augment import Augmentation
 from keras_ds2.data.checks import (
     check_utterances,
@@ -11,15 +12,13 @@ from keras_ds2.data.checks import (
     refuse,
 )
 from keras_ds2.data.composition import find_over_budget
-from keras_ds2.data.corpus import (
-    CorpusError,
-    Utterance,
-    read_librispeech,
-)
+from keras_ds2.data.corpus import CorpusError, Utterance
 from keras_ds2.data.dataset import SpeechDataset
 from keras_ds2.data.durations import add_durations
+from keras_ds2.data.librispeech import read_librispeech
 from keras_ds2.data.manifest import read_manifest
 
+_AN4 = {"an4_train": "train", "an4_test": "test"}
 _MANIFESTS = (".jsonl", ".json")
 
 
@@ -36,6 +35,7 @@ def prepare_dataset(
     augmentation: Augmentation | None = None,
     on_bad_audio: str = "error",
     bad_audio_report: str | os.PathLike[str] | None = None,
+    select: Callable[[Utterance], bool] | None = None,
 ) -> SpeechDataset:
     """Reads, checks and batches speech for a model.
 
@@ -46,8 +46,8 @@ def prepare_dataset(
 
     Args:
         root: Folder that holds the subsets or manifests.
-        names: List of subsets of LibriSpeech and of manifests, which end in
-            `.jsonl` or `.json`.
+        names: List of subsets of LibriSpeech, of `"an4_train"` or
+            `"an4_test"`, and of manifests, which end in `.jsonl` or `.json`.
         model: A `DeepSpeech2`; gives alphabet,
             sampling rate and frame counts.
         batch_size: Integer. Most utterances in a batch.
@@ -63,7 +63,9 @@ def prepare_dataset(
         on_bad_audio: `"error"`, or `"skip"` to go on without files that fail
             when they are decoded. Defaults to `"error"`.
         bad_audio_report: Path of a file that names them. Defaults to `None`.
-            The last five are explained in `SpeechDataset`.
+            These last five are explained in `SpeechDataset`.
+        select: Function of an `Utterance`; what it is false for is left out
+            before anything is checked. Defaults to `None`: all are used.
 
     Returns:
         `SpeechDataset`.
@@ -82,7 +84,9 @@ def prepare_dataset(
     >>> len(dataset)
     2
     """
-    rows, unreadable = add_durations(_read(root, names), on_invalid)
+    rows, unreadable = add_durations(
+        filter(select, _read(root, names)), on_invalid
+    )
     min_duration = model.sequence_length / model.sampling_rate
     rows, unusable = check_utterances(
         rows,
@@ -149,9 +153,13 @@ def _read(
             "Subsets and manifests must be a list without repeats. Received: "
             f"{names!r}"
         )
-    subsets = [name for name in names if not name.endswith(_MANIFESTS)]
-    if subsets:
-        yield from read_librispeech(root, subsets)
+    subsets = []
     for name in names:
-        if name.endswith(_MANIFESTS):
+        if name in _AN4:
+            yield from read_an4(root, _AN4[name])
+        elif name.endswith(_MANIFESTS):
             yield from read_manifest(os.path.join(root, name))
+        else:
+            subsets.append(name)
+    if subsets:  # together, for an id in two of them is an error
+        yield from read_librispeech(root, subsets)

@@ -1,0 +1,44 @@
+"""Scores a model on CMU AN4, by default the shipped one on the test half.
+
+    python examples/evaluate_an4.py an4
+
+`an4` is the corpus as distributed (folders `etc` and `wav`). Prints the word
+and character error rate (greedy, no language model, all edits over all words)
+and the worst utterances.
+"""
+
+import argparse
+
+import keras
+
+import keras_ds2
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", help="folder of the corpus")
+    parser.add_argument("--model", default="an4", help="name or .keras file")
+    parser.add_argument("--split", choices=("train", "test"), default="test")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--worst", type=int, default=10, help="how many")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
+    args = parser.parse_args(argv)
+
+    keras_ds2.use_device(args.device)
+    if args.model.endswith(".keras"):
+        model = keras.models.load_model(args.model)
+    else:
+        model = keras_ds2.load_pretrained(args.model)
+    dataset = keras_ds2.data.prepare_dataset(
+        args.data, [f"an4_{args.split}"], model, args.batch_size
+    )
+    result = keras_ds2.evaluate(model, dataset)
+    print(result.report(num_worst=args.worst))
+    return result
+
+
+if __name__ == "__main__":
+    main()

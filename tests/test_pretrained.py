@@ -1,0 +1,155 @@
+"""Oracles: the model that was saved, file contents read with h5py, and files
+spoiled by the test with one fault each."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import keras_ds2
+
+CLIPS = "tests/data/LibriSpeech"
+TINY = dict(
+    conv_filters=(4, 4),
+    num_rnn_layers=2,
+    rnn_units=16,
+    bidirectional=True,
+    dense_units=16,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    model = keras_ds2.DeepSpeech2(**TINY)
+    data = keras_ds2.data.prepare_dataset(CLIPS, ["train-clips"], model, 2)
+    model.adapt(data.one_pass())
+    model.compile(keras.optimizers.Adam(1e-3))
+    # Statistics that are not the initial ones.
+    model.fit(data.stream(), steps_per_epoch=3, verbose=0)
+    return model
+
+
+@pytest.fixture
+def card(model, tmp_path):
+    path = tmp_path / "mine.json"
+    facts = {"data": "six clips", "metrics": {"wer": 0.5}}
+    keras_ds2.save_pretrained(model, path, **facts)
+    return path
+
+
+def logits(model):
+    generator = np.random.default_rng(0)
+    inputs = {
+        "audio": generator.uniform(-0.5, 0.5, (2, 16000)).astype("float32"),
+        "audio_length": np.array([16000, 9000]),
+    }
+    return model.predict_on_batch(inputs)["logits"]
+
+
+def test_round_trip(model, card):
+    keras.utils.set_random_seed(1)
+    loaded = keras_ds2.load_pretrained(card)
+    assert loaded.get_config() == model.get_config()
+    assert loaded.variables[0].dtype == "float32"
+    for variable, original in zip(loaded.weights, model.weights, strict=True):
+        # What 10 bits of fraction hold; vectors and statistics hold more.
+        tolerance = 2**-11 if len(variable.shape) > 1 else 0
+        np.testing.assert_allclose(
+            variable.numpy(), original.numpy(), rtol=tolerance, atol=6e-8
+        )
+    np.testing.assert_allclose(logits(loaded), logits(model), atol=2e-3)
+    description = json.loads(card.read_text())
+    assert description["data"] == "six clips"
+    assert description["metrics"] == {"wer": 0.5}
+    weights = card.with_name("mine.weights.h5").read_bytes()
+    assert description["sha256"] == hashlib.sha256(weights).hexdigest()
+
+
+def test_matrices_take_16_bits(model, card):
+    dtypes = {}
+    with h5py.File(card.with_name("mine.weights.h5")) as file:
+        file.visititems(
+            lambda name, item: (
+                dtypes.update({name: (item.ndim, item.dtype)})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    matrices = {dtype for n, dtype in dtypes.values() if n > 1}
+    vectors = {dtype for n, dtype in dtypes.values() if n < 2}
+    assert matrices == {np.dtype("float16")}
+    assert vectors == {np.dtype("float32"), np.dtype("int32")}
+    assert len(dtypes) >= len(model.weights)
+
+
+def test_weights_go_into_a_model_that_exists(model, card):
+    keras.utils.set_random_seed(1)
+    other = keras_ds2.DeepSpeech2(**TINY)
+    other.load_weights(keras_ds2.pretrained_weights(card))
+    np.testing.assert_allclose(logits(other), logits(model), atol=2e-3)
+    shallower = keras_ds2.DeepSpeech2(**TINY | {"num_rnn_layers": 1})
+    with pytest.raises(ValueError, match="model with more layers"):
+        shallower.load_weights(keras_ds2.pretrained_weights(card))
+    wider = keras_ds2.DeepSpeech2(**TINY | {"rnn_units": 17})
+    with pytest.raises(ValueError, match="(?s)shape"):
+        wider.load_weights(keras_ds2.pretrained_weights(card))
+
+
+def test_dtype_is_the_users_choice(model, card):
+    loaded = keras_ds2.load_pretrained(card, dtype="mixed_bfloat16")
+    assert loaded.dtype_policy.name == "mixed_bfloat16"
+    np.testing.assert_allclose(logits(loaded), logits(model), atol=0.1)
+
+
+@pytest.mark.parametrize("fault", ["cut", "flipped", "other"])
+def test_damaged_weights_are_refused(model, card, fault):
+    weights = card.with_name("mine.weights.h5")
+    data = bytearray(weights.read_bytes())
+    if fault == "cut":
+        del data[-100:]
+    elif fault == "flipped":
+        data[len(data) // 2] ^= 1
+    else:
+        model.save_weights(weights)
+        data = bytearray(weights.read_bytes())
+    weights.write_bytes(data)
+    for function in (keras_ds2.load_pretrained, keras_ds2.pretrained_weights):
+        with pytest.raises(ValueError, match="is damaged or belongs to ano"):
+            function(card)
+
+
+def test_what_is_missing_is_named(card):
+    with pytest.raises(ValueError, match=r"one of \['an4'\], or the path of a"):
+        keras_ds2.load_pretrained("an5")
+    card.with_name("mine.weights.h5").unlink()
+    with pytest.raises(ValueError, match="mine.weights.h5' does not exist"):
+        keras_ds2.load_pretrained(card)
+    content = json.loads(card.read_text())
+    card.write_text(json.dumps(content | {"model": "os.system"}))
+    with pytest.raises(ValueError, match="`model` .DeepSpeech2"):
+        keras_ds2.load_pretrained(card)
+    del content["sha256"]
+    card.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="must have the keys .*`sha256`"):
+        keras_ds2.load_pretrained(card)
+    card.write_text("{")
+    with pytest.raises(ValueError, match="mine.json' is not JSON"):
+        keras_ds2.load_pretrained(card)
+
+
+def test_what_cannot_be_saved_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in '.json'. Received"):
+        keras_ds2.save_pretrained(model, tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"keys already: \['sha256'\]"):
+        keras_ds2.save_pretrained(model, tmp_path / "a.json", sha256="0")
+    large = keras_ds2.DeepSpeech2(**TINY)
+    kernel = large.get_layer("dense").kernel
+    kernel.assign(np.full(kernel.shape, 7e4))
+    with pytest.raises(ValueError, match="dense.*no float16, up to 70000.0"):
+        keras_ds2.save_pretrained(large, tmp_path / "a.json")
+    assert not list(Path(tmp_path).iterdir())
