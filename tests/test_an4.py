@@ -15,6 +15,7 @@ from keras_ds2.data import CorpusError, read_an4
 DATA = Path(__file__).parent / "data"
 TEXTS = {
     "an251-fash-b": "yes",
+    "cen2-fash-b": "a m y",
     "cen3-ffmm-b": "fifty six thirty two",
     "an243-mdcs-b": "repeat",
     "cen4-mdcs-b": "f o r w a r d",
@@ -42,7 +43,7 @@ def test_bundled_clips():
     for row in rows:
         assert Path(row.audio).stem.split("-")[1] == row.speaker
         assert 0.5 < soundfile.info(row.audio).duration < 5
-    assert rows[1].source.endswith("an4_train.transcription:2")
+    assert rows[2].source.endswith("an4_train.transcription:3")
     assert list(read_an4(DATA)) == rows  # the parent will do
 
 
@@ -104,13 +105,13 @@ def test_missing_audio(corpus):
         ("transcription", "(an251-fash-b)", "an251-fash-b",
          "transcription:1: malformed line. Write"),
         ("transcription", "<s> REPEAT", "<s> RE(PEAT",
-         "transcription:3: malformed line"),
+         "transcription:4: malformed line"),
         ("transcription", "(cen3-ffmm-b)", "(an251-fash-b)",
-         "transcription:2: id 'an251-fash-b' stands already at "),
+         "transcription:3: id 'an251-fash-b' stands already at "),
         ("fileids", "an4_clstk/ffmm/cen3-ffmm-b", "other/an251-fash-b",
-         "fileids:2: id 'an251-fash-b' stands already at "),
+         "fileids:3: id 'an251-fash-b' stands already at "),
         ("fileids", "an4_clstk/ffmm/cen3-ffmm-b\n", "",
-         "transcription:2: id 'cen3-ffmm-b' does not stand in "),
+         "transcription:3: id 'cen3-ffmm-b' does not stand in "),
     ],
 )  # fmt: skip
 def test_faults_are_named(corpus, name, before, after, expected):
@@ -136,6 +137,6 @@ def test_prepare_dataset_selects_speakers(capsys):
     ) == {"enter five", "january twelfth nineteen sixty six"}
     # Beside a subset of LibriSpeech.
     both = prepare(DATA, ["train-clips", "an4_train"])
-    assert len(both) == 12 and "yes" in both
+    assert len(both) == 13 and "yes" in both
     with pytest.raises(CorpusError, match="No utterance of an4_train"):
         prepare(DATA, ["an4_train"], lambda row: False)

@@ -234,6 +234,39 @@ def test_goes_on_without_audio_that_is_bad(example, tmp_path, capsys):
     assert {json.loads(line)["audio"] for line in report} == {str(broken)}
 
 
+def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
+    example = load("train_an4")
+    shape = dict(conv_filters=(4, 4), num_rnn_layers=1, rnn_units=8)
+    monkeypatch.setattr(example, "MODEL", example.MODEL | shape)
+    monkeypatch.setattr(example, "BATCH_SIZE", 4)
+    monkeypatch.setattr(example, "WARMUP_EPOCHS", 1)
+    data, run = str(ROOT / "tests" / "data" / "an4"), tmp_path / "run"
+    argv = ["--data", data, "--run", str(run), "--mixed-precision=float32"]
+    argv += ["--epochs", str(2 * example.EPOCHS_PER_ROUND), "--device=cpu"]
+    result = example.main(argv)
+    told = capsys.readouterr()
+    # Two clips of the speaker who is for training, five of the others.
+    assert "an4_train: 2 utterances" in told.err
+    assert "an4_train: 5 utterances" in told.err
+    assert f"WER {result.wer:.2%}" in told.out
+    first, last = read_log(run)
+    assert float(last["loss"]) < float(first["loss"])
+    assert float(last["val_wer"]) == pytest.approx(result.wer, rel=1e-5)
+    assert float(last["learning_rate"]) < 1e-3 * example.LEARNING_RATE
+    assert (run / "curves.png").stat().st_size > 10_000
+    assert "Nothing is left" not in told.out
+    assert example.main(argv).wer == result.wer
+    assert "Nothing is left to do" in capsys.readouterr().out
+    argv += ["--all-speakers", "--run", str(tmp_path / "all")]
+    example.main(argv)
+    assert "an4_train: 7 utterances" in capsys.readouterr().err
+    scored = load("evaluate_an4").main(
+        [data, "--split=train", "--model", str(run / "model.keras")]
+    )
+    assert len(scored.utterances) == 7
+    assert f"WER {scored.wer:.2%}" in capsys.readouterr().out
+
+
 def test_command_line_tells_a_fault_in_one_line(tmp_path):
     broken = tmp_path / "broken.wav"
     samples = np.zeros(16000, "float32")

@@ -83,12 +83,9 @@ class SequenceConv2D(keras.layers.Conv2D):
         )
 
     def convolution_op(self, inputs, kernel):
-        # With a stride in time few frames are left, and TensorFlow's gradient
-        # of the kernel is as fast.
         if (
             keras.backend.backend() != "tensorflow"
             or tf.config.get_visible_devices("GPU")
-            or self.strides[0] != 1
             or self.groups != 1
         ):
             return super().convolution_op(inputs, kernel)
@@ -104,7 +101,7 @@ class SequenceConv2D(keras.layers.Conv2D):
                         d_outputs, kernel, tf.shape(inputs), strides, "VALID"
                     ),
                     _kernel_gradient(
-                        inputs, d_outputs, kernel.shape, self.strides[1]
+                        inputs, d_outputs, kernel.shape, self.strides
                     ),
                 )
 
@@ -138,7 +135,34 @@ class SequenceConv2D(keras.layers.Conv2D):
         return config
 
 
-def _kernel_gradient(inputs, d_outputs, kernel_shape, stride):
+def _kernel_gradient(inputs, d_outputs, kernel_shape, strides):
+    """The gradient of the kernel of a convolution.
+
+    With a stride of s in time, every s-th frame of the kernel meets every s-th
+    of the input: s convolutions without a stride, their kernels interleaved.
+    """
+    time, stride = kernel_shape[0], strides[0]
+    size = -(-time // stride)  # of each of the kernels
+    # So that each has as many frames as the first, whose last may be zero.
+    frames = stride * (tf.shape(d_outputs)[1] + size - 1)
+    missing = tf.maximum(frames - tf.shape(inputs)[1], 0)
+    inputs = tf.pad(inputs, [[0, 0], [0, missing], [0, 0], [0, 0]])
+    kernels = [
+        _kernel_gradient_of_phase(
+            inputs[:, phase:frames:stride],
+            d_outputs,
+            (size, *kernel_shape[1:]),
+            strides[1],
+        )
+        for phase in range(stride)
+    ]
+    interleaved = tf.reshape(
+        tf.stack(kernels, axis=1), (size * stride, *kernel_shape[1:])
+    )
+    return interleaved[:time]
+
+
+def _kernel_gradient_of_phase(inputs, d_outputs, kernel_shape, stride):
     """The gradient of the kernel of a convolution of stride 1 in time.
 
     On a CPU, six times as fast as TensorFlow's operation for many channels.
