@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+from models import (
+    assert_company_and_padding_change_no_logit,
+    assert_loss_scaling,
+    assert_padding_changes_nothing_in_training,
+    assert_trains_and_round_trips,
+    labels_of,
+    padded,
+    scramble,
+)
 
 import keras_ds2
-from keras_ds2.audio import pad_samples
 
 DATA = pathlib.Path(__file__).parent / "data"
 SMALL = {
@@ -30,18 +38,6 @@ def small_model(**kwargs):
     """A model whose every weight matters, seeded."""
     keras.utils.set_random_seed(0)
     return scramble(keras_ds2.DeepSpeech2(**{**SMALL, **kwargs}))
-
-
-def scramble(model):
-    """Biases and batch norm begin at 0 and 1, which hides errors."""
-    generator = np.random.default_rng(1)
-    for weight in model.weights:
-        name = weight.path.split("/")[-1]
-        if name in ("gamma", "moving_variance"):
-            weight.assign(generator.uniform(0.5, 2.0, weight.shape))
-        elif name in ("beta", "moving_mean", "bias"):
-            weight.assign(generator.normal(0.0, 0.3, weight.shape))
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -65,31 +61,6 @@ def rows(tmp_path_factory):
         rows, cache_dir=tmp_path_factory.mktemp("cache"), progress=False
     )
     return sorted(rows, key=lambda row: row.duration)
-
-
-def padded(clips, num_samples=0, fill=0.0):
-    """Pads by `num_samples` more than needed, with noise of scale `fill`."""
-    longest = max(len(clip) for clip in clips) + num_samples
-    batch = pad_samples([*clips, np.zeros(longest, "float32")])
-    audio, audio_length = batch["audio"][:-1], batch["audio_length"][:-1]
-    generator = np.random.default_rng(2)
-    for row, length in zip(audio, audio_length, strict=True):
-        row[length:] = fill * generator.normal(size=longest - length)
-    return {"audio": audio, "audio_length": audio_length}
-
-
-def labels_of(texts, alphabet=None, num_columns=0):
-    tokenizer = keras_ds2.CharacterTokenizer(
-        *() if alphabet is None else (alphabet,)
-    )
-    labels = tokenizer.tokenize(texts)
-    width = int(labels.bounding_shape()[1]) + num_columns
-    return {
-        "labels": labels.to_tensor(
-            tokenizer.padding_id, shape=(None, width)
-        ).numpy(),
-        "label_length": labels.row_lengths().numpy().astype("int32"),
-    }
 
 
 # === Configuration ===
@@ -232,24 +203,7 @@ GRID = [
     ids=str,
 )
 def test_options_train_and_round_trip(options, clips):
-    model = small_model(**options)
-    inputs = padded([clip[:4800] for clip in clips])
-    if model.normalize:
-        model.adapt([inputs])
-    model.compile("sgd", run_eagerly=True)
-    before = [w.numpy() for w in model.trainable_weights]
-    targets = labels_of(["abc a", "cab", "b"], model.alphabet)
-    history = model.fit(inputs, targets, batch_size=3, verbose=0).history
-    assert np.isfinite(history["loss"][0]) and history["loss"][0] > 0
-    for weight, old in zip(model.trainable_weights, before, strict=True):
-        assert np.any(weight.numpy() != old), weight.path
-    copy = type(model).from_config(model.get_config())
-    assert copy.get_config() == model.get_config()
-    assert all(copy.get_config()[name] == options[name] for name in options)
-    copy.set_weights(model.get_weights())
-    np.testing.assert_array_equal(
-        copy(inputs)["logits"], model(inputs)["logits"]
-    )
+    assert_trains_and_round_trips(small_model(**options), options, clips)
 
 
 @pytest.mark.parametrize(
@@ -299,21 +253,7 @@ def test_company_and_padding_change_no_logit(
         bidirectional=bidirectional,
         batch_normalization=batch_normalization,
     )
-    model.adapt([padded(clips)])
-    alone = [model.predict_on_batch(padded([clip])) for clip in clips]
-    assert max(np.abs(row["logits"][:, :, :29]).max() for row in alone) > 0.3
-    for frames, fill in itertools.product((1, 7, 64, 300), (0.0, 1.0, np.nan)):
-        outputs = model.predict_on_batch(padded(clips, 160 * frames, fill))
-        for i, row in enumerate(alone):
-            length = row["logits"].shape[1]
-            assert outputs["logit_length"][i] == length
-            np.testing.assert_allclose(
-                outputs["logits"][i, :length],
-                row["logits"][0],
-                rtol=0,
-                atol=TOLERANCES[dtype],
-                err_msg=f"clip {i}, {frames} frames of {fill}",
-            )
+    assert_company_and_padding_change_no_logit(model, clips, TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize(
@@ -328,43 +268,10 @@ def test_company_and_padding_change_no_logit(
 def test_padding_changes_nothing_in_training(
     bidirectional, batch_normalization, clips
 ):
-    clips = [clip[: len(clip) // 2] for clip in clips]
     model = small_model(
         bidirectional=bidirectional, batch_normalization=batch_normalization
     )
-    model.adapt([padded(clips)])
-    initial = model.get_weights()
-    texts = ["go do you", "see", "it's"]
-
-    def step(num_samples, fill, num_columns):
-        model.set_weights(initial)
-        y = labels_of(texts, num_columns=num_columns)
-        with tf.GradientTape() as tape:
-            outputs = model(padded(clips, num_samples, fill), training=True)
-            loss = model.compute_loss(y=y, y_pred=outputs)
-        gradients = tape.gradient(loss, model.trainable_weights)
-        moving = model.non_trainable_weights
-        return [loss, *gradients], [weight.numpy() for weight in moving]
-
-    expected, expected_moving = step(0, 0.0, 0)
-    assert all(np.any(gradient) for gradient in expected)
-    for frames in (7, 150):
-        results, moving = step(160 * frames, 0.0, num_columns=frames)
-        garbage, _ = step(160 * frames, np.nan, num_columns=1)
-        # What stands in the padding changes not a bit, its amount the order
-        # of sums: 2e-7 of the loss and of each logit. CTC adds logarithms,
-        # the size of the loss (105), so that probabilities and gradients
-        # move by up to 2e-5 (measured).
-        assert float(results[0]) == pytest.approx(float(expected[0]), rel=1e-6)
-        for result, other, reference in zip(
-            results, garbage, expected, strict=True
-        ):
-            np.testing.assert_array_equal(result, other)
-            np.testing.assert_allclose(
-                result, reference, rtol=0, atol=5e-5 * np.abs(reference).max()
-            )
-        for result, reference in zip(moving, expected_moving, strict=True):
-            np.testing.assert_allclose(result, reference, rtol=1e-6, atol=1e-6)
+    assert_padding_changes_nothing_in_training(model, clips)
 
 
 @pytest.mark.parametrize(
@@ -501,15 +408,10 @@ def test_fit_asks_for_adapt(clips):
 
 
 @pytest.mark.parametrize(
-    "dtype, scaled",
-    [("float32", False), ("mixed_bfloat16", False), ("mixed_float16", True)],
+    "dtype", ["float32", "mixed_bfloat16", "mixed_float16"]
 )
-def test_float16_gets_loss_scaling(dtype, scaled):
-    model = small_model(dtype=dtype)
-    model.compile("adam")
-    is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert is_scaled == scaled
-    assert model.jit_compile is False
+def test_float16_gets_loss_scaling(dtype):
+    assert_loss_scaling(small_model(dtype=dtype))
 
 
 def test_fit_reports_the_error_rates_of_evaluate(rows):

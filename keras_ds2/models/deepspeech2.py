@@ -1,15 +1,10 @@
 """Deep Speech 2: convolutions, recurrent layers, a look ahead."""
 
-import functools
 import math
-from collections.abc import Callable
 
 import keras
 
 from keras_ds2.layers.clipped_relu import clipped_relu
-from keras_ds2.layers.gru import GRU
-from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
-from keras_ds2.layers.lstm import LSTM
 from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.layers.row_convolution import RowConvolution
 from keras_ds2.layers.sequence_batch_normalization import (
@@ -17,9 +12,8 @@ from keras_ds2.layers.sequence_batch_normalization import (
 )
 from keras_ds2.layers.sequence_conv2d import SequenceConv2D
 from keras_ds2.layers.sequence_mask import SequenceMask
-from keras_ds2.layers.simple_rnn import SimpleRNN
-from keras_ds2.layers.spec_augment import SpecAugment
 from keras_ds2.layers.symbol_logits import SymbolLogits
+from keras_ds2.models.parts import log_mel_frames, recurrent_layer
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
 from keras_ds2.text import DEFAULT_ALPHABET, NUM_RESERVED
 
@@ -153,7 +147,10 @@ class DeepSpeech2(SpeechRecognizer):
         # === Functional Model ===
         audio = keras.Input((None,), dtype="float32", name="audio")
         audio_length = keras.Input((), dtype="int32", name="audio_length")
-        x = LogMelSpectrogram(
+        x, num_frames = log_mel_frames(
+            audio,
+            audio_length,
+            spec_augment,
             num_mel_bins=num_mel_bins,
             sampling_rate=sampling_rate,
             sequence_length=sequence_length,
@@ -162,13 +159,7 @@ class DeepSpeech2(SpeechRecognizer):
             window=window,
             normalize=normalize,
             dtype=dtype,
-            name="log_mel",
-        )(audio, audio_length)  # (batch, frames, bins)
-        num_frames = OutputLength(
-            sequence_length, sequence_stride, name="num_frames"
-        )(audio_length)
-        if spec_augment:
-            x = SpecAugment(dtype=dtype, name="spec_augment")(x, num_frames)
+        )  # (batch, frames, bins)
         x = keras.layers.Reshape((-1, num_mel_bins, 1), name="channel")(x)
         for i, (filters, kernel_size, strides) in enumerate(
             zip(conv_filters, conv_kernel_sizes, conv_strides, strict=True), 1
@@ -203,7 +194,7 @@ class DeepSpeech2(SpeechRecognizer):
                 x = SequenceBatchNormalization(
                     dtype=dtype, name=f"rnn_{i}_norm"
                 )(x, num_frames)
-            x = _recurrent_layer(
+            x = recurrent_layer(
                 rnn_type,
                 rnn_units,
                 bidirectional,
@@ -256,27 +247,3 @@ class DeepSpeech2(SpeechRecognizer):
         self.dense_units = dense_units
         self.dropout = dropout
         self.alphabet = alphabet
-
-
-def _recurrent_layer(
-    rnn_type, units, bidirectional, merge_mode, dtype, name, **kwargs
-):
-    layers: dict[str, Callable[..., keras.layers.Layer]] = {
-        "lstm": LSTM,
-        "gru": GRU,
-        "simple": functools.partial(SimpleRNN, activation=clipped_relu),
-    }
-    if rnn_type not in layers or merge_mode not in ("sum", "concat"):
-        raise ValueError(
-            f"`rnn_type` must be one of {list(layers)}, `merge_mode` 'sum' or "
-            f"'concat'. Received: rnn_type={rnn_type!r}, "
-            f"merge_mode={merge_mode!r}."
-        )
-    layer = layers[rnn_type](
-        units, return_sequences=True, dtype=dtype, name=name, **kwargs
-    )
-    if not bidirectional:
-        return layer
-    return keras.layers.Bidirectional(
-        layer, merge_mode=merge_mode, dtype=dtype, name=name
-    )
