@@ -4,7 +4,9 @@ from keras_ds2 import data
 from keras_ds2.audio import AudioError, load_audio
 from keras_ds2.decoding.greedy import greedy_decode
 from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
+from keras_ds2.layers.bidirectional_simple_rnn import BidirectionalSimpleRNN
 from keras_ds2.layers.clipped_relu import clipped_relu
+from keras_ds2.layers.context_window import ContextWindow
 from keras_ds2.layers.ctc_layer import CTCLayer
 from keras_ds2.layers.gru import GRU
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
@@ -45,9 +47,11 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "BackupAndRestore",
+    "BidirectionalSimpleRNN",
     "CTCLayer",
     "CharacterErrorRate",
     "CharacterTokenizer",
+    "ContextWindow",
     "DeepSpeech2",
     "GRU",
     "LSTM",

@@ -17,9 +17,11 @@ PACKAGE = pathlib.Path(keras_ds2.__file__).parent
 NAMES = [
     "AudioError",
     "BackupAndRestore",
+    "BidirectionalSimpleRNN",
     "CTCLayer",
     "CharacterErrorRate",
     "CharacterTokenizer",
+    "ContextWindow",
     "DeepSpeech2",
     "GRU",
     "LSTM",
@@ -162,7 +164,7 @@ def test_everything_that_keras_saves_is_registered():
         if item is keras_ds2.clipped_relu
         or (inspect.isclass(item) and issubclass(item, saved))
     }
-    assert len(names) == 18
+    assert len(names) == 20
     assert names == {name: f"keras_ds2>{name}" for name in names}
 
 

@@ -58,20 +58,14 @@ class Recurrence(keras.layers.RNN):
             return super().inner_loop(
                 sequences, initial_state, mask, training=training
             )
-        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
-        if mask is None:
-            mask = ops.ones(ops.shape(sequences)[:2], dtype="bool")
-        projected = self._project(sequences, mask, training)
-        mask = tf.transpose(mask)[:, :, None]  # (frames, batch, 1)
+        projected, states, mask = self._prepare(
+            sequences, initial_state, mask, training
+        )
         if self.go_backwards:
             mask, projected = mask[::-1], projected[::-1]
-        states = [
-            tf.cast(state, "float32" if is_sum else self.compute_dtype)
-            for state, is_sum in zip(
-                initial_state, self._state_is_sum, strict=True
-            )
-        ]
-        h_all, *states = self._run(projected, states, mask)
+        h_all, *states = self._run(
+            projected, states, mask, self.cell.recurrent_kernel
+        )
         # As in Keras, an output before the first real frame is zero, whatever
         # the initial state; inside `Bidirectional`, that of every masked one.
         if not self.zero_output_for_mask:
@@ -94,6 +88,20 @@ class Recurrence(keras.layers.RNN):
     def _biases(self):
         """The bias of the projection, if there is one, and of the product."""
         return None, self.cell.bias
+
+    def _prepare(self, sequences, initial_state, mask, training):
+        """Returns what `_run` takes: time is the first axis."""
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        if mask is None:
+            mask = ops.ones(ops.shape(sequences)[:2], dtype="bool")
+        projected = self._project(sequences, mask, training)
+        states = [
+            tf.cast(state, "float32" if is_sum else self.compute_dtype)
+            for state, is_sum in zip(
+                initial_state, self._state_is_sum, strict=True
+            )
+        ]
+        return projected, states, tf.transpose(mask)[:, :, None]
 
     def _project(self, sequences, mask, training):
         """Returns `(frames, batch, columns)`."""
@@ -138,11 +146,11 @@ class Recurrence(keras.layers.RNN):
         """
         raise NotImplementedError
 
-    def _run(self, projected, states, mask):
+    def _run(self, projected, states, mask, recurrent_kernel):
         """Runs over time, the first axis of `projected` and `mask`.
 
-        Returns `h` of every frame, `(frames, batch, units)`, and the last
-        states.
+        `mask` is `(frames, batch, 1)`. Returns `h` of every frame, `(frames,
+        batch, units)`, and the last states.
         """
         dtype = projected.dtype
 
@@ -182,7 +190,7 @@ class Recurrence(keras.layers.RNN):
         _, bias = self._biases()
         return run(
             projected,
-            tf.cast(self.cell.recurrent_kernel, dtype),
+            tf.cast(recurrent_kernel, dtype),
             tf.cast(bias, dtype),
             *states,
         )
