@@ -1,4 +1,4 @@
-"""Deep Speech 2 in Keras: layers, models and training for speech to text."""
+"""Deep Speech 1 and 2 in Keras: layers, models, training; speech to text."""
 
 from keras_ds2 import data
 from keras_ds2.audio import AudioError, load_audio
@@ -21,6 +21,7 @@ from keras_ds2.layers.sequence_mask import SequenceMask
 from keras_ds2.layers.simple_rnn import SimpleRNN
 from keras_ds2.layers.spec_augment import SpecAugment
 from keras_ds2.layers.symbol_logits import SymbolLogits
+from keras_ds2.models.deepspeech import DeepSpeech
 from keras_ds2.models.deepspeech2 import DeepSpeech2
 from keras_ds2.pretrained import (
     load_pretrained,
@@ -52,6 +53,7 @@ __all__ = [
     "CharacterErrorRate",
     "CharacterTokenizer",
     "ContextWindow",
+    "DeepSpeech",
     "DeepSpeech2",
     "GRU",
     "LSTM",

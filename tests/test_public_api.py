@@ -22,6 +22,7 @@ NAMES = [
     "CharacterErrorRate",
     "CharacterTokenizer",
     "ContextWindow",
+    "DeepSpeech",
     "DeepSpeech2",
     "GRU",
     "LSTM",
@@ -164,7 +165,7 @@ def test_everything_that_keras_saves_is_registered():
         if item is keras_ds2.clipped_relu
         or (inspect.isclass(item) and issubclass(item, saved))
     }
-    assert len(names) == 20
+    assert len(names) == 21
     assert names == {name: f"keras_ds2>{name}" for name in names}
 
 
