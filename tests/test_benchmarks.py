@@ -122,6 +122,27 @@ def test_memory_of_a_step_is_above_that_of_imports():
 
 
 @pytest.mark.slow
+def test_costs_of_recurrent_layers():
+    printed = run("benchmarks/deepspeech.py", "--quick", "--units=64", "--json")
+    rows = json.loads(printed[-1])
+    # W and b once, U twice; four of each, twice.
+    expected = {"simple": 3 * 64 * 64 + 64, "lstm": 2 * 4 * (2 * 64 * 64 + 64)}
+    for rnn_type, count in expected.items():
+        row = rows[rnn_type]
+        assert row["recurrent_parameters"] == count < row["parameters"]
+        assert 10 < row["mebibytes"] < 10_000 and row["cpu_milliseconds"] > 0
+
+
+@pytest.mark.slow
+def test_initializers_begin_at_different_sizes():
+    printed = run("benchmarks/initializers.py", "--units=64", "--steps=1")
+    rows = [line.split() for line in printed if " x 1." in line]
+    assert len(rows) == 4
+    sizes = [float(row[5]) for row in rows]
+    assert sizes[1] < sizes[0] < sizes[2] < sizes[3]
+
+
+@pytest.mark.slow
 def test_gpu_check_on_a_cpu():
     printed = run("benchmarks/gpu_check.py", "--device", "cpu", "--quick")
     assert printed[-1] == "all passed"
