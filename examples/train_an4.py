@@ -19,15 +19,22 @@ import keras
 
 import keras_ds2
 
-MODEL = dict(
+DEEP_SPEECH_2 = dict(
     spec_augment=True,
+    conv_strides=((2, 2), (2, 2)),  # 40 ms
     num_rnn_layers=3,
-    rnn_units=320,
+    rnn_units=256,
     bidirectional=True,
     row_conv_width=0,
-    dense_units=320,
+    dense_units=256,
     dropout=0.3,
 )
+# A quarter of the paper's width.
+DEEP_SPEECH = dict(spec_augment=True, dense_units=512, rnn_units=512)
+MODELS = {
+    "deepspeech2": (keras_ds2.DeepSpeech2, DEEP_SPEECH_2),
+    "deepspeech": (keras_ds2.DeepSpeech, DEEP_SPEECH),
+}
 SPEEDS = (0.9, 1.0, 1.1)
 GAIN = (-6.0, 6.0)
 BATCH_SIZE = 16
@@ -48,6 +55,7 @@ def parse_arguments(argv=None):
     )
     parser.add_argument("--data", required=True, help="folder of the corpus")
     parser.add_argument("--run", default="runs/an4", help="for the results")
+    parser.add_argument("--model", choices=MODELS, default="deepspeech2")
     parser.add_argument("--all-speakers", action="store_true")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="passes")
     parser.add_argument("--seed", type=int, default=0)
@@ -81,7 +89,8 @@ def train(args):
     device = keras_ds2.use_device(args.device)
     precision = keras_ds2.use_mixed_precision(args.mixed_precision)
     keras.utils.set_random_seed(args.seed)
-    model = keras_ds2.DeepSpeech2(**MODEL)
+    build, arguments = MODELS[args.model]
+    model = build(**arguments)
     training, validation = prepare(args, model)
     model.adapt(training.one_pass())
     schedule = keras.optimizers.schedules.CosineDecay(

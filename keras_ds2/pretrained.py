@@ -16,15 +16,17 @@ from typing import Any
 import h5py
 import numpy as np
 
+from keras_ds2.models.deepspeech import DeepSpeech
 from keras_ds2.models.deepspeech2 import DeepSpeech2
+from keras_ds2.models.speech_recognizer import SpeechRecognizer
 
 _FOLDER = Path(__file__).parent / "weights"
-_MODELS = {"DeepSpeech2": DeepSpeech2}
+_MODELS = {"DeepSpeech": DeepSpeech, "DeepSpeech2": DeepSpeech2}
 
 
 def load_pretrained(
     name: str | os.PathLike[str], dtype: Any = None
-) -> DeepSpeech2:
+) -> SpeechRecognizer:
     """Builds a trained model.
 
     Args:
@@ -91,7 +93,7 @@ def pretrained_weights(name: str | os.PathLike[str]) -> str:
 
 
 def save_pretrained(
-    model: DeepSpeech2, card: str | os.PathLike[str], **facts: Any
+    model: SpeechRecognizer, card: str | os.PathLike[str], **facts: Any
 ) -> None:
     """Writes a model's weights in 16 bits, and their card.
 
@@ -100,7 +102,7 @@ def save_pretrained(
     `NAME.weights.h5`.
 
     Args:
-        model: A `DeepSpeech2`.
+        model: A `DeepSpeech2` or `DeepSpeech`.
         card: Path of the card, ending in `.json`.
         **facts: What else the card is to say, in plain JSON: data, license,
             command, seed, metrics.

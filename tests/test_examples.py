@@ -236,8 +236,10 @@ def test_goes_on_without_audio_that_is_bad(example, tmp_path, capsys):
 
 def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     example = load("train_an4")
-    shape = dict(conv_filters=(4, 4), num_rnn_layers=1, rnn_units=8)
-    monkeypatch.setattr(example, "MODEL", example.MODEL | shape)
+    example.DEEP_SPEECH_2.update(
+        conv_filters=(4, 4), num_rnn_layers=1, rnn_units=8
+    )
+    example.DEEP_SPEECH.update(dense_units=8, rnn_units=8)
     monkeypatch.setattr(example, "BATCH_SIZE", 4)
     monkeypatch.setattr(example, "WARMUP_EPOCHS", 1)
     data, run = str(ROOT / "tests" / "data" / "an4"), tmp_path / "run"
@@ -258,6 +260,7 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     assert example.main(argv).wer == result.wer
     assert "Nothing is left to do" in capsys.readouterr().out
     argv += ["--all-speakers", "--run", str(tmp_path / "all")]
+    argv += ["--model=deepspeech"]
     example.main(argv)
     assert "an4_train: 7 utterances" in capsys.readouterr().err
     scored = load("evaluate_an4").main(

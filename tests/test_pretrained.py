@@ -123,6 +123,15 @@ def test_damaged_weights_are_refused(model, card, fault):
             function(card)
 
 
+def test_the_first_network_too(tmp_path):
+    model = keras_ds2.DeepSpeech(context=2, dense_units=8, rnn_units=8)
+    keras_ds2.save_pretrained(model, tmp_path / "first.json")
+    loaded = keras_ds2.load_pretrained(tmp_path / "first.json")
+    assert isinstance(loaded, keras_ds2.DeepSpeech)
+    assert loaded.get_config() == model.get_config()
+    np.testing.assert_allclose(logits(loaded), logits(model), atol=1e-2)
+
+
 def test_what_is_missing_is_named(card):
     with pytest.raises(ValueError, match=r"one of \['an4'\], or the path of a"):
         keras_ds2.load_pretrained("an5")
