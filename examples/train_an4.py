@@ -19,8 +19,10 @@ import keras
 
 import keras_ds2
 
+# Narrow, for many utterances are a word or two.
+SPEC_AUGMENT = dict(spec_augment=True, max_freq_width=15, max_time_width=12)
 DEEP_SPEECH_2 = dict(
-    spec_augment=True,
+    **SPEC_AUGMENT,
     conv_strides=((2, 2), (2, 2)),  # 40 ms
     num_rnn_layers=3,
     rnn_units=256,
@@ -30,7 +32,7 @@ DEEP_SPEECH_2 = dict(
     dropout=0.3,
 )
 # A quarter of the paper's width.
-DEEP_SPEECH = dict(spec_augment=True, dense_units=512, rnn_units=512)
+DEEP_SPEECH = dict(**SPEC_AUGMENT, dense_units=512, rnn_units=512)
 MODELS = {
     "deepspeech2": (keras_ds2.DeepSpeech2, DEEP_SPEECH_2),
     "deepspeech": (keras_ds2.DeepSpeech, DEEP_SPEECH),

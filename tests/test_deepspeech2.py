@@ -77,6 +77,8 @@ def test_defaults_are_the_reference_configuration():
         "window": "hann",
         "normalize": True,
         "spec_augment": False,
+        "max_freq_width": 27,
+        "max_time_width": 100,
         "conv_filters": (32, 32),
         "conv_kernel_sizes": ((11, 41), (11, 21)),
         "conv_strides": ((2, 2), (1, 2)),
@@ -166,6 +168,8 @@ FEW = [
         "conv_kernel_sizes": ((5, 9),),
         "conv_strides": ((2, 2),),
         "spec_augment": True,
+        "max_freq_width": 9,
+        "max_time_width": 7,
     },
     {
         "conv_filters": (3, 4, 5),
@@ -175,6 +179,19 @@ FEW = [
         "window": "hamming",
     },
 ]
+
+
+def test_masks_are_as_wide_as_asked_for():
+    layer = keras_ds2.DeepSpeech2(
+        **{**SMALL, "spec_augment": True, "max_freq_width": 9}
+    ).get_layer("spec_augment")
+    assert (layer.max_freq_width, layer.max_time_width) == (9, 100)
+    layer = keras_ds2.DeepSpeech(
+        dense_units=4, rnn_units=4, spec_augment=True, max_time_width=7
+    ).get_layer("spec_augment")
+    assert (layer.max_freq_width, layer.max_time_width) == (27, 7)
+
+
 GRID = [
     {
         "rnn_type": rnn_type,

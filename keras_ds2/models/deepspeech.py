@@ -39,6 +39,9 @@ class DeepSpeech(SpeechRecognizer):
             the corpus; `fit` then asks for `adapt` first. Defaults to `True`.
         spec_augment: Boolean. Whether `SpecAugment` acts while training.
             Defaults to `False`.
+        max_freq_width: Integer. Bins of its widest band. Defaults to `27`.
+        max_time_width: Integer. Frames of its longest span; for utterances of
+            few words, few. Defaults to `100`.
         context: Integer. Frames on each side that the first dense layer sees;
             5, 7 or 9 in the paper. Defaults to `9`.
         stride: Integer. Only every `stride`-th frame goes on. Defaults to
@@ -99,6 +102,8 @@ class DeepSpeech(SpeechRecognizer):
         window="hann",
         normalize=True,
         spec_augment=False,
+        max_freq_width=27,
+        max_time_width=100,
         context=9,
         stride=2,
         dense_units=2048,
@@ -118,6 +123,8 @@ class DeepSpeech(SpeechRecognizer):
             audio,
             audio_length,
             spec_augment,
+            max_freq_width,
+            max_time_width,
             num_mel_bins=num_mel_bins,
             sampling_rate=sampling_rate,
             sequence_length=sequence_length,
@@ -164,6 +171,8 @@ class DeepSpeech(SpeechRecognizer):
         self.window = window
         self.normalize = normalize
         self.spec_augment = spec_augment
+        self.max_freq_width = max_freq_width
+        self.max_time_width = max_time_width
         self.context = context
         self.stride = stride
         self.dense_units = dense_units

@@ -45,6 +45,9 @@ class DeepSpeech2(SpeechRecognizer):
             the corpus; `fit` then asks for `adapt` first. Defaults to `True`.
         spec_augment: Boolean. Whether `SpecAugment` acts while training.
             Defaults to `False`.
+        max_freq_width: Integer. Bins of its widest band. Defaults to `27`.
+        max_time_width: Integer. Frames of its longest span; for utterances of
+            few words, few. Defaults to `100`.
         conv_filters: Tuple of integers, channels of each convolution.
             Defaults to `(32, 32)`.
         conv_kernel_sizes: Tuple of pairs of odd integers, (time, frequency).
@@ -118,6 +121,8 @@ class DeepSpeech2(SpeechRecognizer):
         window="hann",
         normalize=True,
         spec_augment=False,
+        max_freq_width=27,
+        max_time_width=100,
         conv_filters=(32, 32),
         conv_kernel_sizes=((11, 41), (11, 21)),
         conv_strides=((2, 2), (1, 2)),
@@ -151,6 +156,8 @@ class DeepSpeech2(SpeechRecognizer):
             audio,
             audio_length,
             spec_augment,
+            max_freq_width,
+            max_time_width,
             num_mel_bins=num_mel_bins,
             sampling_rate=sampling_rate,
             sequence_length=sequence_length,
@@ -233,6 +240,8 @@ class DeepSpeech2(SpeechRecognizer):
         self.window = window
         self.normalize = normalize
         self.spec_augment = spec_augment
+        self.max_freq_width = max_freq_width
+        self.max_time_width = max_time_width
         self.conv_filters = tuple(conv_filters)
         self.conv_kernel_sizes = tuple(map(tuple, conv_kernel_sizes))
         self.conv_strides = tuple(map(tuple, conv_strides))

@@ -14,7 +14,15 @@ from keras_ds2.layers.simple_rnn import SimpleRNN
 from keras_ds2.layers.spec_augment import SpecAugment
 
 
-def log_mel_frames(audio, audio_length, spec_augment, dtype, **options):
+def log_mel_frames(
+    audio,
+    audio_length,
+    spec_augment,
+    max_freq_width,
+    max_time_width,
+    dtype,
+    **options,
+):
     """Begins every network: samples in, features and their lengths out.
 
     `options` are those of `LogMelSpectrogram`.
@@ -28,7 +36,12 @@ def log_mel_frames(audio, audio_length, spec_augment, dtype, **options):
         name="num_frames",
     )(audio_length)
     if spec_augment:
-        x = SpecAugment(dtype=dtype, name="spec_augment")(x, num_frames)
+        x = SpecAugment(
+            max_freq_width=max_freq_width,
+            max_time_width=max_time_width,
+            dtype=dtype,
+            name="spec_augment",
+        )(x, num_frames)
     return x, num_frames
 
 
