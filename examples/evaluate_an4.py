@@ -1,6 +1,6 @@
-"""Scores a model on CMU AN4, by default the shipped one on the test half.
+"""Scores a trained model on CMU AN4, by default on its test half.
 
-    python examples/evaluate_an4.py an4
+    python examples/evaluate_an4.py an4 --model runs/an4/model.keras
 
 `an4` is the corpus as distributed (folders `etc` and `wav`). Prints the word
 and character error rate (greedy, no language model, all edits over all words)
@@ -8,6 +8,10 @@ and the worst utterances.
 """
 
 import argparse
+import os
+
+# Before TensorFlow is imported: its start-up lines frighten without need.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 
@@ -20,7 +24,9 @@ def main(argv=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", help="folder of the corpus")
-    parser.add_argument("--model", default="an4", help="name or .keras file")
+    parser.add_argument(
+        "--model", required=True, help=".keras file or .json card"
+    )
     parser.add_argument("--split", choices=("train", "test"), default="test")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--worst", type=int, default=10, help="how many")

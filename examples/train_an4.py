@@ -11,6 +11,7 @@ The recipe is explained in docs/an4.md.
 
 import argparse
 import os
+from typing import Any
 
 # Before TensorFlow is imported: its start-up lines frighten without need.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -33,7 +34,7 @@ DEEP_SPEECH_2 = dict(
 )
 # A quarter of the paper's width.
 DEEP_SPEECH = dict(**SPEC_AUGMENT, dense_units=512, rnn_units=512)
-MODELS = {
+MODELS: dict[str, Any] = {
     "deepspeech2": (keras_ds2.DeepSpeech2, DEEP_SPEECH_2),
     "deepspeech": (keras_ds2.DeepSpeech, DEEP_SPEECH),
 }
@@ -43,7 +44,6 @@ BATCH_SIZE = 16
 EPOCHS = 60
 WARMUP_EPOCHS = 5
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.0
 CLIPNORM = 400.0
 # Passes between validations and backups.
 EPOCHS_PER_ROUND = 2
@@ -67,7 +67,13 @@ def parse_arguments(argv=None):
         default="mixed_bfloat16",
         help="float32, mixed_float16 (a GPU) or mixed_bfloat16 (a recent CPU)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.epochs <= WARMUP_EPOCHS or args.epochs % EPOCHS_PER_ROUND:
+        parser.error(
+            f"--epochs must be more than {WARMUP_EPOCHS} (warmup) and a "
+            f"multiple of {EPOCHS_PER_ROUND} (validation)"
+        )
+    return args
 
 
 def prepare(args, model):
@@ -101,17 +107,13 @@ def train(args):
         warmup_target=LEARNING_RATE,
         warmup_steps=WARMUP_EPOCHS * len(training),
     )
-    model.compile(
-        keras.optimizers.AdamW(
-            schedule, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIPNORM
-        )
-    )
+    model.compile(keras.optimizers.Adam(schedule, global_clipnorm=CLIPNORM))
     print(f"{model.count_params():,} parameters, on {device} in {precision}")
     os.makedirs(args.run, exist_ok=True)
     model.fit(
         training.stream(),
         steps_per_epoch=EPOCHS_PER_ROUND * len(training),
-        epochs=-(-args.epochs // EPOCHS_PER_ROUND),
+        epochs=args.epochs // EPOCHS_PER_ROUND,
         validation_data=validation.one_pass(),
         verbose=2,
         callbacks=[
@@ -129,6 +131,8 @@ def main(argv=None):
     args = parse_arguments(argv)
     model, validation = train(args)
     result = keras_ds2.evaluate(model, validation)
+    if args.all_speakers:
+        print("These speakers were trained on; it is no result:")
     print(result.report(num_worst=6))
     keras_ds2.plot_learning_curves(
         f"{args.run}/log.csv", f"{args.run}/curves.png"

@@ -8,7 +8,6 @@ the model, what it was trained on and how well it does; and the weights,
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,8 @@ def load_pretrained(
     """Builds a trained model.
 
     Args:
-        name: Name of shipped weights, `"an4"`; or the path of a card (`.json`)
-            that `save_pretrained` wrote.
+        name: Path of a card (`.json`) that `save_pretrained` wrote, or the
+            name of one that is shipped.
         dtype: Dtype policy, as `"mixed_bfloat16"`. Defaults to Keras's global
             one.
 
@@ -44,20 +43,29 @@ def load_pretrained(
 
     Example:
 
+    >>> import os, tempfile
     >>> import keras_ds2
-    >>> model = keras_ds2.load_pretrained("an4")
-    >>> folder = "tests/data/an4/wav/an4_clstk"
-    >>> model.transcribe([f"{folder}/mjda/an174-mjda-b.opus"])
-    ['enter five']
+    >>> card = os.path.join(tempfile.mkdtemp(), "mine.json")
+    >>> keras_ds2.save_pretrained(keras_ds2.DeepSpeech2(), card)
+    >>> keras_ds2.load_pretrained(card).rnn_units
+    512
     """
-    card = _read_card(name)
-    model = _MODELS[card["model"]](**card["arguments"], dtype=dtype)
+    path = _card_path(name)
+    card = _read_card(path)
+    try:
+        model = _MODELS[card["model"]](**card["arguments"], dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Card '{path}': no {card['model']} has its `arguments`: {error}"
+        ) from error
     model.load_weights(pretrained_weights(name))
     return model
 
 
 def pretrained_weights(name: str | os.PathLike[str]) -> str:
     """Finds the weights file of a trained model, for `model.load_weights`.
+
+    To be loaded before `compile`: Keras warns that the file holds no optimizer.
 
     Args:
         name: As of `load_pretrained`.
@@ -70,13 +78,16 @@ def pretrained_weights(name: str | os.PathLike[str]) -> str:
 
     Example:
 
+    >>> import os, tempfile
     >>> import keras_ds2
-    >>> path = keras_ds2.pretrained_weights("an4")
-    >>> path.endswith("an4.weights.h5")
-    True
+    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1)
+    >>> card = os.path.join(tempfile.mkdtemp(), "mine.json")
+    >>> keras_ds2.save_pretrained(model, card)
+    >>> model.load_weights(keras_ds2.pretrained_weights(card))
     """
-    path = _weights_path(_card_path(name))
-    expected = _read_card(name)["sha256"]
+    card = _card_path(name)
+    expected = _read_card(card)["sha256"]
+    path = _weights_path(card)
     if not path.is_file():
         raise ValueError(
             f"Weights file '{path}' does not exist. Put it beside its card, or "
@@ -97,19 +108,23 @@ def save_pretrained(
 ) -> None:
     """Writes a model's weights in 16 bits, and their card.
 
-    Matrices are stored as float16; vectors, which hold statistics and biases,
-    stay as they are. The weights stand beside the card, as
-    `NAME.weights.h5`.
+    Matrices are stored as float16: with 11 significant bits, and as 0 where
+    they are smaller than 3e-8. Vectors, which hold statistics and most biases,
+    stay as they are. The weights stand beside the card, as `NAME.weights.h5`;
+    an optimizer is not among them.
 
     Args:
         model: A `DeepSpeech2` or `DeepSpeech`.
-        card: Path of the card, ending in `.json`.
+        card: Path of the card, ending in `.json`. A pair that exists is
+            replaced.
         **facts: What else the card is to say, in plain JSON: data, license,
             command, seed, metrics.
 
     Raises:
-        ValueError: If the path has another ending, a fact the name of a key of
-            the card, or a weight no float16.
+        ValueError: If the model is of another class, the path has another
+            ending, a fact is not JSON or has the name of a key of the card, or
+            a weight is not finite or too large for float16. Nothing is
+            written then.
 
     Example:
 
@@ -124,81 +139,104 @@ def save_pretrained(
     path = Path(card)
     if path.suffix != ".json":
         raise ValueError(f"`card` must end in '.json'. Received: card='{card}'")
+    if type(model) not in _MODELS.values():
+        raise ValueError(
+            f"`model` must be a {' or '.join(_MODELS)}, for the card to say "
+            f"how to build it. Received: model={model}"
+        )
     arguments = model.get_config()
     del arguments["dtype"]  # is whoever loads it to choose
-    description = {"model": type(model).__name__, "arguments": arguments}
-    if taken := sorted({*description, "sha256"} & set(facts)):
+    content = {"model": type(model).__name__, "arguments": arguments}
+    if taken := sorted({*content, "sha256"} & set(facts)):
         raise ValueError(f"The card has these keys already: {taken}.")
-    weights = _weights_path(path)
-    with tempfile.TemporaryDirectory() as folder:
-        full = os.path.join(folder, "full.weights.h5")
-        half = os.path.join(folder, "half.weights.h5")
+    content |= facts
+    # In the same folder, so that files can be moved into place at once.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        full = Path(folder, "full.weights.h5")
+        half = Path(folder, "half.weights.h5")
+        text = Path(folder, "card.json")
         model.save_weights(full)
         _write_16_bit(full, half)
-        shutil.move(half, weights)
-    description |= facts | {"sha256": _sha256(weights)}
-    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        content["sha256"] = _sha256(half)
+        try:
+            text.write_text(json.dumps(content, indent=2, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`facts` and the model's arguments must be plain JSON: {error}"
+            ) from error
+        os.replace(half, _weights_path(path))
+        os.replace(text, path)
 
 
-def _card_path(name):
+def _card_path(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
-    return path if path.suffix == ".json" else _FOLDER / f"{name}.json"
-
-
-def _weights_path(card):
-    return card.with_suffix(".weights.h5")
-
-
-def _read_card(name):
-    path = _card_path(name)
-    if not path.is_file():
-        names = sorted(card.stem for card in _FOLDER.glob("*.json"))
+    if path.suffix == ".json":
+        return path
+    names = sorted(card.stem for card in _FOLDER.glob("*.json"))
+    if str(name) not in names:
         raise ValueError(
             f"`name` must be one of {names}, or the path of a card ('.json'). "
             f"Received: name='{name}'"
         )
+    return _FOLDER / f"{name}.json"
+
+
+def _weights_path(card: Path) -> Path:
+    return card.with_suffix(".weights.h5")
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"Card '{path}' does not exist. Check the path.")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"Card '{path}' is not JSON ({error}).") from error
-    missing = {"model", "arguments", "sha256"} - set(card)
-    if missing or card["model"] not in _MODELS:
         raise ValueError(
-            f"Card '{path}' must have the keys `arguments`, `sha256` and "
-            f"`model` ({' or '.join(_MODELS)}). Write it with "
-            "`save_pretrained`."
+            f"Card '{path}' is not JSON ({error}). Take it from where it came."
+        ) from error
+    if (
+        not isinstance(card, dict)
+        or card.get("model") not in list(_MODELS)
+        or not isinstance(card.get("arguments"), dict)
+        or not isinstance(card.get("sha256"), str)
+    ):
+        raise ValueError(
+            f"Card '{path}' must be an object with the keys `model` "
+            f"({' or '.join(_MODELS)}), `arguments` and `sha256`. Write it "
+            "with `save_pretrained`."
         )
     return card
 
 
-def _sha256(path):
+def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_16_bit(source, target):
-    """Copies an HDF5 file, its matrices as float16."""
+def _write_16_bit(source: Path, target: Path) -> None:
+    """Copies a weights file, but for an optimizer, its matrices as float16."""
     with h5py.File(source) as full, h5py.File(target, "w") as half:
 
         def copy(name, item):
+            if name.split("/")[0] == "optimizer":
+                return
             if isinstance(item, h5py.Group):
-                group = half.require_group(name)
-                group.attrs.update(item.attrs)
+                half.require_group(name).attrs.update(item.attrs)
                 return
             values = item[()]
+            _validate(name, values)
             if values.ndim > 1:
-                values = _to_16_bit(values, name)
+                values = values.astype("float16")
             half.create_dataset(name, data=values).attrs.update(item.attrs)
 
-        half.attrs.update(full.attrs)
         full.visititems(copy)
 
 
-def _to_16_bit(values, name):
-    largest = np.abs(values).max(initial=0.0)
-    if not largest <= np.finfo("float16").max:  # NaN is not, either
+def _validate(name: str, values: np.ndarray) -> None:
+    largest = np.abs(values).max(initial=0)
+    limit = np.finfo("float16" if values.ndim > 1 else "float32").max
+    if not largest <= limit:  # NaN is not, either
         raise ValueError(
-            f"Weights '{name}' hold values that are no float16, up to "
-            f"{largest}. Save the model with `save_weights`."
+            f"Weights '{name}' hold values up to {largest}: not finite, or too "
+            "large for float16."
         )
-    return values.astype("float16")

@@ -72,6 +72,20 @@ def test_other_encodings(corpus, suffix):
     np.testing.assert_allclose(decoded, samples, atol=tolerance)
 
 
+def test_dots_in_ids_empty_transcripts_and_two_encodings(corpus):
+    folder = corpus / "wav" / "x.y"
+    folder.mkdir()
+    (corpus / "etc" / "an4_train.fileids").write_text("x.y/a.b\r\n\r\n")
+    (corpus / "etc" / "an4_train.transcription").write_text("<s> </s> (a.b)\n")
+    for suffix in (".opus", ".flac", ".sph"):
+        (folder / f"a.b{suffix}").touch()
+    [row] = read_an4(corpus)
+    assert (row.text, row.speaker) == ("", "x.y")
+    assert row.audio.endswith("wav/x.y/a.b.flac")
+    with pytest.raises(CorpusError, match="`split` must be 'train' or 'test'"):
+        next(read_an4(corpus, "dev"))
+
+
 def test_missing_files(corpus, tmp_path):
     message = read_error(tmp_path / "absent")
     assert "an4_train.transcription' does not exist. Pass the fold" in message
@@ -112,6 +126,14 @@ def test_missing_audio(corpus):
          "fileids:3: id 'an251-fash-b' stands already at "),
         ("fileids", "an4_clstk/ffmm/cen3-ffmm-b\n", "",
          "transcription:3: id 'cen3-ffmm-b' does not stand in "),
+        ("fileids", "an4_clstk/ffmm/cen3-ffmm-b", "cen3-ffmm-b",
+         "fileids:3: malformed line. Write 'folder/SPEAKER/ID'"),
+        ("fileids", "an4_clstk/ffmm/cen3-ffmm-b", "../ffmm/cen3-ffmm-b",
+         "fileids:3: malformed line."),
+        ("fileids", "an4_clstk/ffmm/cen3-ffmm-b", "/ffmm/cen3-ffmm-b",
+         "fileids:3: malformed line."),
+        ("fileids", "ffmm/cen3-ffmm-b", "ffmm/cen3-ffmm-b.opus",
+         "'cen3-ffmm-b.opus' has no transcript in "),
     ],
 )  # fmt: skip
 def test_faults_are_named(corpus, name, before, after, expected):

@@ -94,6 +94,23 @@ def test_basics():
     )
 
 
+def test_both_directions_are_regularized_and_constrained():
+    layer = make_layer(
+        recurrent_regularizer=keras.regularizers.L2(0.1),
+        recurrent_constraint=keras.constraints.MaxNorm(0.5),
+    )
+    forward, backward = weights_of(layer)[2:]
+    expected = [0.1 * np.sum(x**2) for x in (forward, backward)]
+    np.testing.assert_allclose(
+        sorted(layer.losses), sorted(expected), rtol=1e-5
+    )
+    for variable in (
+        layer.cell.recurrent_kernel,
+        layer.backward_recurrent_kernel,
+    ):
+        assert variable.constraint is layer.recurrent_constraint
+
+
 def test_basics_with_normalization():
     helpers.check_layer(
         BidirectionalSimpleRNN,
@@ -199,6 +216,11 @@ def test_clamps_each_direction_at_20():
 
 def test_directions_begin_with_different_weights():
     forward, backward = weights_of(make_layer())[2:]
+    assert np.abs(forward - backward).max() > 0.1
+    seeded = make_layer(
+        recurrent_initializer=keras.initializers.Orthogonal(seed=3)
+    )
+    forward, backward = weights_of(seeded)[2:]
     assert np.abs(forward - backward).max() > 0.1
     given = make_layer(
         recurrent_initializer=lambda shape, dtype: tf.eye(*shape)

@@ -79,6 +79,9 @@ def test_papers_size_and_graph():
     assert {layer.name: layer.count_params() for layer in weighted} == counts
     assert [layer.name for layer in weighted] == list(counts)
     assert model.count_params() == sum(counts.values()) == 28_352_704
+    for name in ("dense_1", "dense_2", "dense_3", "rnn_4", "dense_5"):
+        initializer = model.get_layer(name).kernel_initializer
+        assert isinstance(initializer, keras.initializers.HeNormal), name
     # Dropout follows the first three dense layers and nothing else.
     dropped = {x.name: x.rate for x in model.layers if "dropout" in x.name}
     assert dropped == {f"dense_{i}_dropout": 0.05 for i in (1, 2, 3)}

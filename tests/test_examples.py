@@ -244,6 +244,9 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(example, "WARMUP_EPOCHS", 1)
     data, run = str(ROOT / "tests" / "data" / "an4"), tmp_path / "run"
     argv = ["--data", data, "--run", str(run), "--mixed-precision=float32"]
+    with pytest.raises(SystemExit):
+        example.main([*argv, "--epochs=1"])
+    assert "--epochs must be more than 1 " in capsys.readouterr().err
     argv += ["--epochs", str(2 * example.EPOCHS_PER_ROUND), "--device=cpu"]
     result = example.main(argv)
     told = capsys.readouterr()
@@ -262,7 +265,9 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     argv += ["--all-speakers", "--run", str(tmp_path / "all")]
     argv += ["--model=deepspeech"]
     example.main(argv)
-    assert "an4_train: 7 utterances" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "an4_train: 7 utterances" in told.err
+    assert "it is no result" in told.out
     scored = load("evaluate_an4").main(
         [data, "--split=train", "--model", str(run / "model.keras")]
     )

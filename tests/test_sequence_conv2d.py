@@ -131,6 +131,45 @@ def test_gradients_are_tensorflows(frames, kernel_size, strides):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("strides", [(1, 2), (2, 2)])
+def test_gradients_in_16_bits(frames, strides, dtype):
+    gradients = []
+    for policy in (dtype, "float32"):
+        layer = SequenceConv2D(3, (5, 3), strides=strides, dtype=policy)
+        layer.build(frames.shape)
+        layer.kernel.assign(
+            np.linspace(-1, 1, layer.kernel.shape.num_elements()).reshape(
+                layer.kernel.shape
+            )
+        )
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sin(tf.cast(layer(frames), "float32")))
+        gradients.append(tape.gradient(loss, layer.kernel.value).numpy())
+    scale = np.abs(gradients[1]).max()
+    tolerance = {"mixed_bfloat16": 3e-2, "mixed_float16": 5e-3}[dtype]
+    np.testing.assert_allclose(*gradients, atol=tolerance * scale)
+
+
+def test_unknown_sizes_have_gradients(frames):
+    layer = layer_for((3, 5), (2, 2))
+    channels = frames.shape[-1]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, channels))])
+    def gradient(inputs):
+        loss = tf.reduce_sum(tf.sin(layer(inputs)))
+        return tf.gradients(loss, layer.kernel.value)[0]
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.sin(layer(frames)))
+    np.testing.assert_allclose(
+        gradient(frames),
+        tape.gradient(loss, layer.kernel.value),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 @pytest.mark.parametrize(
     ("strides", "groups", "on_gpu", "is_own"),
     [

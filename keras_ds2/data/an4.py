@@ -3,13 +3,14 @@
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from keras_ds2.data.corpus import (
     AUDIO_SUFFIXES,
     CorpusError,
     Utterance,
     numbered_lines,
+    refuse_repeated,
 )
 from keras_ds2.text import normalize_transcript
 
@@ -28,7 +29,7 @@ def read_an4(
     (`an4_clstk/fash/an251-fash-b`), `etc/an4_train.transcription`, with a line
     `<s> TRANSCRIPT </s> (an251-fash-b)` for each, and the audio as `.sph`,
     `.wav`, `.flac`, `.opus` or `.ogg`. The name of a speaker is that of the
-    folder.
+    folder. A transcript may be empty; audio that is not listed is ignored.
 
     Args:
         root: The folder that holds `etc` and `wav`, or its parent, which holds
@@ -58,14 +59,17 @@ def read_an4(
     ...     folder.joinpath("an251-fash-b.sph").touch()
     ...     etc = pathlib.Path(root, "etc")
     ...     etc.mkdir()
-    ...     ids, transcripts = etc / "an4_train.fileids", (
-    ...         etc / "an4_train.transcription"
-    ...     )
+    ...     ids = etc / "an4_train.fileids"
     ...     _ = ids.write_text("an4_clstk/fash/an251-fash-b")
+    ...     transcripts = etc / "an4_train.transcription"
     ...     _ = transcripts.write_text("<s> YES </s> (an251-fash-b)")
     ...     [(row.text, row.speaker) for row in read_an4(root)]
     [('yes', 'fash')]
     """
+    if split not in ("train", "test"):
+        raise CorpusError(
+            f"`split` must be 'train' or 'test'. Received: split={split!r}"
+        )
     folder = Path(root)
     if (folder / "an4").is_dir():
         folder = folder / "an4"
@@ -73,31 +77,36 @@ def read_an4(
     transcripts = _read_transcripts(listing.with_suffix(".transcription"))
     sources: dict[str, str] = {}
     for source, line in _lines(listing):
-        utterance_id = line.rpartition("/")[2]
-        if utterance_id in sources:
+        path = PurePosixPath(line)
+        if len(path.parts) < 2 or ".." in path.parts or path.is_absolute():
             raise CorpusError(
-                f"{source}: id '{utterance_id}' stands already at "
-                f"{sources[utterance_id]}. Remove one of the two."
+                f"{source}: malformed line. Write 'folder/SPEAKER/ID', as it "
+                f"stands below `wav`. Received: {line[:80]}"
             )
+        utterance_id = path.name
+        refuse_repeated(utterance_id, source, sources)
         if utterance_id not in transcripts:
             raise CorpusError(
                 f"{source}: id '{utterance_id}' has no transcript in "
-                f"'{listing.with_suffix('.transcription')}'. Add a line "
-                f"'TRANSCRIPT ({utterance_id})' or remove this one."
+                f"'{listing.with_suffix('.transcription')}'. Write ids "
+                f"without ending; add a line 'TRANSCRIPT ({utterance_id})' or "
+                "remove this one."
             )
         sources[utterance_id] = source
         where, text = transcripts.pop(utterance_id)
-        audio = _find_audio(folder / "wav" / line, source)
+        audio = _find_audio(folder / "wav" / path, source)
         yield Utterance(
             audio=str(audio),
             text=normalize_transcript(text),
             speaker=audio.parent.name,
             source=where,
         )
-    for utterance_id, (source, _) in transcripts.items():
+    if transcripts:
+        utterance_id, (source, _) = next(iter(transcripts.items()))
         raise CorpusError(
-            f"{source}: id '{utterance_id}' does not stand in '{listing}'. "
-            "Add its path there, or remove the transcript."
+            f"{source}: id '{utterance_id}' does not stand in '{listing}', nor "
+            f"do {len(transcripts) - 1} more. Add paths there, or remove the "
+            "transcripts."
         )
 
 
@@ -118,6 +127,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def _read_transcripts(path: Path) -> dict[str, tuple[str, str]]:
     """Maps ids to where the transcript stands, and to the transcript."""
+    sources: dict[str, str] = {}
     transcripts: dict[str, tuple[str, str]] = {}
     for source, line in _lines(path):
         match = _TRANSCRIPT.fullmatch(line)
@@ -126,11 +136,8 @@ def _read_transcripts(path: Path) -> dict[str, tuple[str, str]]:
                 f"{source}: malformed line. Write '<s> TRANSCRIPT </s> (id)'. "
                 f"Received: {line[:80]}"
             )
-        if match["id"] in transcripts:
-            raise CorpusError(
-                f"{source}: id '{match['id']}' stands already at "
-                f"{transcripts[match['id']][0]}. Remove one of the two."
-            )
+        refuse_repeated(match["id"], source, sources)
+        sources[match["id"]] = source
         transcripts[match["id"]] = source, match["text"]
     return transcripts
 

@@ -57,6 +57,17 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
                 yield source, text
 
 
+def refuse_repeated(
+    utterance_id: str, source: str, sources: dict[str, str]
+) -> None:
+    """Raises if `sources` says that the id stands elsewhere already."""
+    if utterance_id in sources:
+        raise CorpusError(
+            f"{source}: id '{utterance_id}' stands already at "
+            f"{sources[utterance_id]}. Remove one of the two."
+        )
+
+
 def audio_by_id(folder: Path) -> dict[str, Path]:
     """Finds the audio files of a folder, by their names without suffix."""
     return {

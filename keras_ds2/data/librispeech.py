@@ -10,6 +10,7 @@ from keras_ds2.data.corpus import (
     Utterance,
     audio_by_id,
     numbered_lines,
+    refuse_repeated,
 )
 from keras_ds2.text import normalize_transcript
 
@@ -99,11 +100,7 @@ def _read_chapter(
                 f"{source}: malformed line, it begins with '{utterance_id}'. "
                 f"Write '{speaker}-{chapter.name}-NUMBER TRANSCRIPT'."
             )
-        if utterance_id in sources:
-            raise CorpusError(
-                f"{source}: id '{utterance_id}' stands already at "
-                f"{sources[utterance_id]}. Remove one of the two."
-            )
+        refuse_repeated(utterance_id, source, sources)
         if utterance_id not in audio:
             raise CorpusError(
                 f"{source}: transcript without audio, expected "

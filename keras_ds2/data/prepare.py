@@ -45,11 +45,12 @@ def prepare_dataset(
     of a batch. What was found is told on standard error.
 
     Args:
-        root: Folder that holds the subsets or manifests.
+        root: Folder that holds the subsets or manifests, or AN4's `etc` and
+            `wav`.
         names: List of subsets of LibriSpeech, of `"an4_train"` or
             `"an4_test"`, and of manifests, which end in `.jsonl` or `.json`.
-        model: A `DeepSpeech2`; gives alphabet,
-            sampling rate and frame counts.
+        model: A `DeepSpeech2` or `DeepSpeech`; gives alphabet, sampling rate
+            and frame counts.
         batch_size: Integer. Most utterances in a batch.
         seed: Integer, for the order of batches. Defaults to `0`.
         max_duration: Float, seconds. Longer utterances are invalid. Defaults
@@ -112,7 +113,8 @@ def prepare_dataset(
         print(describe_rejected(rejected), file=sys.stderr)
     if not rows:
         raise CorpusError(
-            f"No utterance of {', '.join(names)} in '{root}' can be used."
+            f"No utterance of {', '.join(names)} in '{root}' can be used"
+            + (" or is selected." if select else ".")
         )
     dataset = SpeechDataset(
         rows,
@@ -153,13 +155,15 @@ def _read(
             "Subsets and manifests must be a list without repeats. Received: "
             f"{names!r}"
         )
-    subsets = []
+    subsets = [
+        name
+        for name in names
+        if name not in _AN4 and not name.endswith(_MANIFESTS)
+    ]
+    if subsets:  # together, for an id in two of them is an error
+        yield from read_librispeech(root, subsets)
     for name in names:
         if name in _AN4:
             yield from read_an4(root, _AN4[name])
         elif name.endswith(_MANIFESTS):
             yield from read_manifest(os.path.join(root, name))
-        else:
-            subsets.append(name)
-    if subsets:  # together, for an id in two of them is an error
-        yield from read_librispeech(root, subsets)

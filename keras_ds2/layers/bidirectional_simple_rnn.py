@@ -81,7 +81,10 @@ class BidirectionalSimpleRNN(SimpleRNN):
         initializer = self.recurrent_initializer
         if isinstance(initializer, keras.initializers.Initializer):
             # The same one would draw the same numbers a second time.
-            initializer = initializer.clone()
+            config = initializer.get_config()
+            if isinstance(config.get("seed"), int):
+                config["seed"] += 1
+            initializer = initializer.from_config(config)
         self.backward_recurrent_kernel = self.add_weight(
             name="backward_recurrent_kernel",
             shape=self.cell.recurrent_kernel.shape,

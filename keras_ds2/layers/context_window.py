@@ -55,9 +55,10 @@ class ContextWindow(keras.layers.Layer):
     def __init__(self, context=9, stride=1, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        if context < 0 or stride < 1:
+        whole = isinstance(context, int) and isinstance(stride, int)
+        if not whole or context < 0 or stride < 1:
             raise ValueError(
-                "`context` must not be negative, `stride` at least 1. "
+                "`context` must be an integer from 0, `stride` one from 1. "
                 f"Received: context={context}, stride={stride}."
             )
         self.context = context

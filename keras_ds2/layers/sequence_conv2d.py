@@ -87,6 +87,7 @@ class SequenceConv2D(keras.layers.Conv2D):
             keras.backend.backend() != "tensorflow"
             or tf.config.get_visible_devices("GPU")
             or self.groups != 1
+            or inputs.shape[2] is None
         ):
             return super().convolution_op(inputs, kernel)
 
@@ -138,31 +139,39 @@ class SequenceConv2D(keras.layers.Conv2D):
 def _kernel_gradient(inputs, d_outputs, kernel_shape, strides):
     """The gradient of the kernel of a convolution.
 
-    With a stride of s in time, every s-th frame of the kernel meets every s-th
-    of the input: s convolutions without a stride, their kernels interleaved.
+    With a stride of s in time, s frames become one of s times the channels,
+    and the convolution one without a stride.
     """
-    time, stride = kernel_shape[0], strides[0]
-    size = -(-time // stride)  # of each of the kernels
-    # So that each has as many frames as the first, whose last may be zero.
-    frames = stride * (tf.shape(d_outputs)[1] + size - 1)
-    missing = tf.maximum(frames - tf.shape(inputs)[1], 0)
+    time, frequency, channels, filters = kernel_shape
+    stride = strides[0]
+    size = -(-time // stride)  # of that convolution's kernel
+    shape = tf.shape(inputs)
+    frames = tf.shape(d_outputs)[1] + size - 1
+    missing = tf.maximum(stride * frames - shape[1], 0)
     inputs = tf.pad(inputs, [[0, 0], [0, missing], [0, 0], [0, 0]])
-    kernels = [
-        _kernel_gradient_of_phase(
-            inputs[:, phase:frames:stride],
-            d_outputs,
-            (size, *kernel_shape[1:]),
-            strides[1],
-        )
-        for phase in range(stride)
-    ]
-    interleaved = tf.reshape(
-        tf.stack(kernels, axis=1), (size * stride, *kernel_shape[1:])
+    inputs = tf.reshape(
+        inputs[:, : stride * frames],
+        [shape[0], frames, stride, inputs.shape[2], channels],
     )
-    return interleaved[:time]
+    gradient = _kernel_gradient_without_stride(
+        tf.reshape(
+            tf.transpose(inputs, [0, 1, 3, 2, 4]),
+            [shape[0], frames, inputs.shape[3], stride * channels],
+        ),
+        d_outputs,
+        (size, frequency, stride * channels, filters),
+        strides[1],
+    )
+    gradient = tf.reshape(
+        gradient, [size, frequency, stride, channels, filters]
+    )
+    gradient = tf.transpose(gradient, [0, 2, 1, 3, 4])
+    return tf.reshape(gradient, [size * stride, frequency, channels, filters])[
+        :time
+    ]
 
 
-def _kernel_gradient_of_phase(inputs, d_outputs, kernel_shape, stride):
+def _kernel_gradient_without_stride(inputs, d_outputs, kernel_shape, stride):
     """The gradient of the kernel of a convolution of stride 1 in time.
 
     On a CPU, six times as fast as TensorFlow's operation for many channels.

@@ -54,10 +54,14 @@ def recurrent_layer(
         "gru": GRU,
         "simple": functools.partial(SimpleRNN, activation=clipped_relu),
     }
-    if rnn_type not in layers or merge_mode not in ("sum", "concat"):
+    if rnn_type not in list(layers):  # a list: it may be unhashable
         raise ValueError(
-            f"`rnn_type` must be one of {list(layers)}, `merge_mode` 'sum' or "
-            f"'concat'. Received: rnn_type={rnn_type!r}, "
+            f"`rnn_type` must be one of {list(layers)}. Received: "
+            f"rnn_type={rnn_type!r}."
+        )
+    if merge_mode not in ("sum", "concat"):
+        raise ValueError(
+            "`merge_mode` must be 'sum' or 'concat'. Received: "
             f"merge_mode={merge_mode!r}."
         )
     layer = layers[rnn_type](

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 
 import h5py
 import keras
@@ -151,7 +152,13 @@ class SpeechRecognizer(CTCModel):
                     "model with more layers. Build the model with the "
                     "arguments that the weights were saved with."
                 )
-        super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        with warnings.catch_warnings():
+            # Keras warns of parts that it looks for in vain; what is really
+            # missing is an error.
+            warnings.filterwarnings("ignore", "Skipping nested container")
+            super().load_weights(
+                filepath, skip_mismatch=skip_mismatch, **kwargs
+            )
 
     def get_config(self):
         """The arguments of the subclass, by name."""

@@ -46,7 +46,7 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
     the transcripts, and counts with jiwer.
 
     Args:
-        model: A `DeepSpeech2`.
+        model: A `DeepSpeech2` or `DeepSpeech`.
         dataset: A `SpeechDataset`. Utterances that it had to leave out, under
             `on_bad_audio="skip"`, are not counted.
 

@@ -88,7 +88,7 @@ def plot_transcription(
     """Draws one utterance: log-mel, character posteriors, both texts.
 
     Args:
-        model: A `DeepSpeech2`.
+        model: A `DeepSpeech2` or `DeepSpeech`.
         audio: Audio file.
         reference: What was said.
         path: File to write, such as `"utterance.png"`.
