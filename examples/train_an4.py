@@ -41,12 +41,12 @@ MODELS: dict[str, Any] = {
 SPEEDS = (0.9, 1.0, 1.1)
 GAIN = (-6.0, 6.0)
 BATCH_SIZE = 16
-EPOCHS = 60
+EPOCHS = 150
 WARMUP_EPOCHS = 5
 LEARNING_RATE = 1e-3
 CLIPNORM = 400.0
 # Passes between validations and backups.
-EPOCHS_PER_ROUND = 2
+EPOCHS_PER_ROUND = 3
 VALIDATION_SPEAKERS = set("ffmm fmjd mdcs mdxn mgah mjda mjjs2 msrb".split())
 
 
