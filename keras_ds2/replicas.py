@@ -51,11 +51,11 @@ def apply_gradients_if(condition, optimizer, gradients, weights):
         )
 
     context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
+    if not tf.distribute.has_strategy():
         return choose(condition, lambda: apply(gradients))
 
-    # A branch may not leave the replicas' context, which the optimizer does:
-    # so the branching happens outside of it.
+    # A branch may not leave the replicas' context, which the optimizer does,
+    # even if there is one replica: so the branching happens outside of it.
     def choose_for_all(strategy, condition, gradients):
         conditions = strategy.experimental_local_results(condition)
         choose(

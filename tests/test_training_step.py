@@ -73,6 +73,29 @@ def test_step_equals_keras_own(rows, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "make_strategy",
+    [tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy],
+)
+def test_a_strategy_of_one_device_changes_nothing(make_strategy, rows):
+    device = "CPU:0"
+    if make_strategy is tf.distribute.MirroredStrategy:
+        device = [device]
+    strategies = tf.distribute.get_strategy(), make_strategy(device)
+    results = []
+    for strategy in strategies:
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            model = make(keras.optimizers.Adam(1e-2))
+        batches = SpeechDataset(rows, 3).one_pass()
+        model.fit(batches, verbose=0)
+        # These are not finite, and change nothing.
+        model.fit(batches.map(spoil), verbose=0)
+        results.append(state_of(model))
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     "run_eagerly", [False, pytest.param(True, marks=pytest.mark.slow)]
 )
 def test_step_that_is_not_finite_changes_nothing(run_eagerly, rows):
