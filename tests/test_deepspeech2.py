@@ -229,7 +229,7 @@ def test_options_train_and_round_trip(options, clips):
         ({"rnn_type": "rnn"}, "`rnn_type` must be one of .*rnn_type='rnn'"),
         (
             {"bidirectional": True, "merge_mode": "mul"},
-            "`merge_mode` 'sum' or.*merge_mode='mul'",
+            "`merge_mode` must be 'sum' or.*merge_mode='mul'",
         ),
         ({"conv_filters": (4,)}, r"one entry for each.*conv_filters=\(4,\)"),
         ({"conv_kernel_sizes": ((4, 9), (5, 5))}, "must be odd"),

@@ -259,9 +259,6 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     assert float(last["val_wer"]) == pytest.approx(result.wer, rel=1e-5)
     assert float(last["learning_rate"]) < 1e-3 * example.LEARNING_RATE
     assert (run / "curves.png").stat().st_size > 10_000
-    assert "Nothing is left" not in told.out
-    assert example.main(argv).wer == result.wer
-    assert "Nothing is left to do" in capsys.readouterr().out
     argv += ["--all-speakers", "--run", str(tmp_path / "all")]
     argv += ["--model=deepspeech"]
     example.main(argv)

@@ -149,7 +149,9 @@ def test_docstrings_show_an_example(public):
     else:
         assert "Example:" in inspect.getdoc(public)
     if inspect.isfunction(public):
-        for name in inspect.signature(public).parameters:
+        for parameter in inspect.signature(public).parameters.values():
+            name = str(parameter.replace(annotation=parameter.empty))
+            name = name.partition("=")[0]  # with its stars
             assert f"    {name}: " in inspect.getdoc(public), name
 
 

@@ -74,7 +74,10 @@ def test_step_equals_keras_own(rows, monkeypatch):
 
 @pytest.mark.parametrize(
     "make_strategy",
-    [tf.distribute.MirroredStrategy, tf.distribute.OneDeviceStrategy],
+    [
+        tf.distribute.MirroredStrategy,
+        pytest.param(tf.distribute.OneDeviceStrategy, marks=pytest.mark.slow),
+    ],
 )
 def test_a_strategy_of_one_device_changes_nothing(make_strategy, rows):
     device = "CPU:0"
