@@ -1,11 +1,10 @@
-"""Trains Deep Speech 2 on CMU AN4: spelled letters, numbers, about 100 words.
+"""Trains either Deep Speech on CMU AN4: spelled letters, numbers, few words.
 
     python examples/train_an4.py --data an4
 
 `an4` is the corpus as distributed (folders `etc` and `wav`). Eight of its
-training speakers are kept for validation; `--all-speakers` trains on all, as
-for the shipped weights. A run that was stopped goes on when the same command
-is given again. Its folder receives `log.csv`, `model.keras`, `curves.png`.
+training speakers are kept for validation; `--all-speakers` trains on all. A
+run that was stopped goes on when the same command is given again. Its folder receives `log.csv`, `model.keras`, `curves.png`.
 The recipe is explained in docs/an4.md.
 """
 

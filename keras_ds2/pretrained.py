@@ -38,17 +38,19 @@ def load_pretrained(
         The model, not compiled, ready to `transcribe`.
 
     Raises:
-        ValueError: If there are no such weights, the card lacks a key, or the
-            weights file is missing, damaged, or of another model.
+        ValueError: If there are no such weights, the card is no card or its
+            arguments are no model's, or the weights file is missing, damaged,
+            or of another model.
 
     Example:
 
     >>> import os, tempfile
     >>> import keras_ds2
+    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
     >>> card = os.path.join(tempfile.mkdtemp(), "mine.json")
-    >>> keras_ds2.save_pretrained(keras_ds2.DeepSpeech2(), card)
+    >>> keras_ds2.save_pretrained(model, card)
     >>> keras_ds2.load_pretrained(card).rnn_units
-    512
+    8
     """
     path = _card_path(name)
     card = _read_card(path)
@@ -80,7 +82,7 @@ def pretrained_weights(name: str | os.PathLike[str]) -> str:
 
     >>> import os, tempfile
     >>> import keras_ds2
-    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1)
+    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
     >>> card = os.path.join(tempfile.mkdtemp(), "mine.json")
     >>> keras_ds2.save_pretrained(model, card)
     >>> model.load_weights(keras_ds2.pretrained_weights(card))
