@@ -4,8 +4,9 @@
 
 `an4` is the corpus as distributed (folders `etc` and `wav`). Eight of its
 training speakers are kept for validation; `--all-speakers` trains on all. A
-run that was stopped goes on when the same command is given again. Its folder receives `log.csv`, `model.keras`, `curves.png`.
-The recipe is explained in docs/an4.md.
+run that was stopped goes on when the same command is given again. Its folder
+receives `log.csv`, `model.keras`, `curves.png`. The recipe is explained in
+docs/an4.md.
 """
 
 import argparse
