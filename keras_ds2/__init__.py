@@ -2,7 +2,9 @@
 
 from keras_ds2 import data
 from keras_ds2.audio import AudioError, load_audio
+from keras_ds2.decoding.beam_search import BeamSearchDecoder
 from keras_ds2.decoding.greedy import greedy_decode
+from keras_ds2.decoding.hypothesis import Hypothesis, TimedText
 from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
 from keras_ds2.layers.bidirectional_simple_rnn import BidirectionalSimpleRNN
 from keras_ds2.layers.clipped_relu import clipped_relu
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AudioError",
     "BackupAndRestore",
+    "BeamSearchDecoder",
     "BidirectionalSimpleRNN",
     "CTCLayer",
     "CharacterErrorRate",
@@ -56,6 +59,7 @@ __all__ = [
     "DeepSpeech",
     "DeepSpeech2",
     "GRU",
+    "Hypothesis",
     "LSTM",
     "LogMelSpectrogram",
     "OutputLength",
@@ -66,6 +70,7 @@ __all__ = [
     "SimpleRNN",
     "SpecAugment",
     "SymbolLogits",
+    "TimedText",
     "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",

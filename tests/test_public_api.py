@@ -17,6 +17,7 @@ PACKAGE = pathlib.Path(keras_ds2.__file__).parent
 NAMES = [
     "AudioError",
     "BackupAndRestore",
+    "BeamSearchDecoder",
     "BidirectionalSimpleRNN",
     "CTCLayer",
     "CharacterErrorRate",
@@ -25,6 +26,7 @@ NAMES = [
     "DeepSpeech",
     "DeepSpeech2",
     "GRU",
+    "Hypothesis",
     "LSTM",
     "LogMelSpectrogram",
     "OutputLength",
@@ -35,6 +37,7 @@ NAMES = [
     "SimpleRNN",
     "SpecAugment",
     "SymbolLogits",
+    "TimedText",
     "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",

@@ -1,6 +1,7 @@
 """What all models share: transcripts and saving. No architecture."""
 
 import inspect
+import math
 import os
 import warnings
 
@@ -45,8 +46,8 @@ class SpeechRecognizer(CTCModel):
 
     # === Inference ===
 
-    def transcribe(self, audio, batch_size=16):
-        """Transcribes recordings greedily.
+    def transcribe(self, audio, batch_size=16, decoder=None):
+        """Transcribes recordings, greedily or as a decoder finds best.
 
         Batches are made of recordings of similar length; neither the batch
         size nor the order changes a transcript.
@@ -56,14 +57,17 @@ class SpeechRecognizer(CTCModel):
                 any rate) or of sample arrays (1-D float, in [-1, 1], at the
                 model's sampling rate).
             batch_size: Integer. Recordings at a time. Defaults to `16`.
+            decoder: `BeamSearchDecoder` of the model's alphabet, or `None`
+                for `greedy_decode`. Defaults to `None`.
 
         Returns:
             List of strings, in the order of `audio`.
 
         Raises:
             ValueError: If a file cannot be read or holds less than one
-                window, naming it.
+                window, naming it; if the decoder is of other symbols.
         """
+        self._check_decoder(decoder)
         if isinstance(audio, (str, os.PathLike, np.ndarray)):
             raise ValueError(
                 "`audio` must be a list of recordings. Pass "
@@ -75,22 +79,23 @@ class SpeechRecognizer(CTCModel):
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             texts = self.transcribe_batch(
-                pad_samples([samples[i] for i in batch])
+                pad_samples([samples[i] for i in batch]), decoder
             )
             for i, text in zip(batch, texts, strict=True):
                 transcripts[i] = text
         return transcripts
 
-    def transcribe_batch(self, inputs):
+    def transcribe_batch(self, inputs, decoder=None):
         """Transcribes one padded batch, `{"audio", "audio_length"}`."""
+        self._check_decoder(decoder)
         outputs = self.predict_on_batch(inputs)
         # Under a distribution strategy every replica sees the whole batch.
         num_utterances = len(inputs["audio_length"])
-        labels = greedy_decode(
-            outputs["logits"][:num_utterances],
-            outputs["logit_length"][:num_utterances],
-            self.ctc.blank_index,
-        )
+        logits = outputs["logits"][:num_utterances]
+        logit_length = outputs["logit_length"][:num_utterances]
+        if decoder is not None:
+            return [paths[0].text for paths in decoder(logits, logit_length)]
+        labels = greedy_decode(logits, logit_length, self.ctc.blank_index)
         return self._tokenizer().detokenize(labels)
 
     def logit_length(self, audio_length):
@@ -99,6 +104,29 @@ class SpeechRecognizer(CTCModel):
             if isinstance(layer, OutputLength):
                 audio_length = layer.compute_length(audio_length)
         return audio_length
+
+    @property
+    def frame_duration(self):
+        """Seconds from one output frame to the next."""
+        stride = math.prod(
+            layer.stride
+            for layer in self.layers
+            if isinstance(layer, OutputLength)
+        )
+        return stride / self.get_layer("log_mel").sampling_rate
+
+    def _check_decoder(self, decoder):
+        if decoder is None:
+            return
+        for name, own in (
+            ("alphabet", self.alphabet),
+            ("blank_index", self.ctc.blank_index),
+        ):
+            if getattr(decoder, name) != own:
+                raise ValueError(
+                    f"`decoder` must have the model's `{name}`, {own!r}. "
+                    f"Received: decoder.{name}={getattr(decoder, name)!r}."
+                )
 
     def _load(self, item, index):
         log_mel = self.get_layer("log_mel")

@@ -1,0 +1,127 @@
+"""Log probabilities and a text in, the frames of each character out."""
+
+import numpy as np
+
+from keras_ds2.decoding.hypothesis import TimedText
+
+
+def align(log_probs, labels, blank_index=0, space_index=None):
+    """Finds the frames of each label on the most probable CTC alignment.
+
+    Args:
+        log_probs: Array of shape `(frames, symbols)`.
+        labels: List of integers, the text without blanks.
+        blank_index: Integer. Symbol of the blank. Defaults to `0`.
+        space_index: Integer. Symbol that may be repeated between words, and
+            stand before the first and after the last one, as spaces do in
+            texts whose runs of spaces were made one. Defaults to `None`.
+
+    Returns:
+        List of `(start, end)`, one for each label: its first frame, and the
+        one after its last.
+
+    Raises:
+        ValueError: If there are too few frames for the labels.
+
+    Reference:
+        Graves et al., 2006, section 4.1, with a maximum in place of the sum.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_ds2.decoding.alignment import align
+    >>> best = [0, 1, 1, 0, 2, 0]
+    >>> align(np.log(np.eye(3)[best] + 0.01), [1, 2])
+    [(1, 3), (4, 5)]
+    """
+    emissions = _emissions(log_probs, labels, blank_index, space_index)
+    num_frames, num_states = emissions.shape
+    # A blank may be left out between two labels that differ.
+    may_skip = np.zeros(num_states, bool)
+    may_skip[3::2] = np.not_equal(labels[1:], labels[:-1])
+    steps = np.zeros((num_frames, num_states), "int8")
+    scores = np.where(np.arange(num_states) < 2, 0.0, -np.inf)
+    columns = np.arange(num_states)
+    for frame in range(num_frames):
+        if frame > 0:
+            arrivals = np.full((3, num_states), -np.inf)
+            arrivals[0] = scores
+            arrivals[1, 1:] = scores[:-1]
+            arrivals[2, 2:] = np.where(may_skip[2:], scores[:-2], -np.inf)
+            steps[frame] = arrivals.argmax(axis=0)
+            scores = arrivals[steps[frame], columns]
+        scores = scores + emissions[frame]
+    state = num_states - 1
+    if num_states > 1 and scores[-2] > scores[-1]:
+        state -= 1
+    if labels and (num_frames == 0 or scores[state] == -np.inf):
+        raise ValueError(
+            f"{num_frames} frames are too few for {len(labels)} labels."
+        )
+    spans = [(num_frames, 0)] * len(labels)
+    for frame in range(num_frames - 1, -1, -1):
+        if state % 2:
+            _, end = spans[state // 2]
+            spans[state // 2] = (frame, max(end, frame + 1))
+        state -= steps[frame, state]
+    return spans
+
+
+def _emissions(log_probs, labels, blank_index, space_index):
+    """Log probabilities of blank, label, blank, label, ..., blank."""
+    blank = log_probs[:, blank_index]
+    emissions = np.empty((len(log_probs), 2 * len(labels) + 1))
+    emissions[:, 0::2] = blank[:, None]
+    emissions[:, 1::2] = log_probs[:, labels]
+    if space_index is not None:
+        edge = np.array([space_index, *labels, space_index]) == space_index
+        between = np.flatnonzero(edge[1:] | edge[:-1])
+        either = np.maximum(blank, log_probs[:, space_index])
+        emissions[:, 2 * between] = either[:, None]
+    return emissions
+
+
+def time_text(text, labels, log_probs, frame_duration, space_index=None):
+    """Tells when each word and each character of a text was said.
+
+    Args:
+        text: String.
+        labels: List of integers, the symbol of each of its characters.
+        log_probs: Array of shape `(frames, symbols)`, the blank first.
+        frame_duration: Float. Seconds between two frames.
+        space_index: Integer, as of `align`. Defaults to `None`.
+
+    Returns:
+        Two tuples of `TimedText`: the words, and the characters but spaces.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_ds2.decoding.alignment import time_text
+    >>> log_probs = np.log(np.eye(3)[[0, 1, 1, 0, 2, 0]] + 0.01)
+    >>> [word], _ = time_text("ab", [1, 2], log_probs, frame_duration=0.5)
+    >>> (word.start, word.end)
+    (0.5, 2.5)
+    """
+    spans = align(log_probs, labels, space_index=space_index)
+    characters = [
+        TimedText(
+            character,
+            start * frame_duration,
+            end * frame_duration,
+            float(np.exp(log_probs[start:end, label].max())),
+        )
+        for character, label, (start, end) in zip(
+            text, labels, spans, strict=True
+        )
+    ]
+    words = []
+    begin = 0
+    for word in text.split(" ") if text else ():
+        letters = characters[begin : begin + len(word)]
+        begin += len(word) + 1
+        confidence = min(letter.confidence for letter in letters)
+        words.append(
+            TimedText(word, letters[0].start, letters[-1].end, confidence)
+        )
+    return tuple(words), tuple(c for c in characters if c.text != " ")

@@ -1,0 +1,285 @@
+"""Logits in, the best hypotheses out."""
+
+import copy
+
+import numpy as np
+
+from keras_ds2.decoding.alignment import time_text
+from keras_ds2.decoding.hypothesis import Hypothesis
+from keras_ds2.decoding.language_model import (
+    character_units,
+    import_flashlight,
+    read_units,
+    spell_hot_words,
+    spell_words,
+)
+from keras_ds2.decoding.search import (
+    CharacterSearch,
+    LexiconSearch,
+    TensorFlowSearch,
+)
+from keras_ds2.text import DEFAULT_ALPHABET
+
+# exp(-1e4) is 0, and sums of it stay numbers.
+_LOWEST = -1e4
+
+
+class BeamSearchDecoder:
+    """Finds the texts that network and language model together like best.
+
+    Unlike `greedy_decode` it sums over the alignments of a text, and can be
+    told which words there are and how they follow each other. It maximizes
+
+        Q = log p_ctc + lm_weight * log p_lm + word_score * words
+
+    with natural logarithms, plus the boost of each hot word. `p_ctc` is the
+    probability of all alignments that read as the text, where a run of spaces
+    is one space; `p_lm` is that of the text and its end.
+
+    What is searched depends on what is given:
+
+    - `lexicon` or a language model of words: sequences of these words only.
+      Without `lexicon` the words are those of the language model.
+    - a language model of characters (each unit one character, the space
+      written `|` or `<space>`): any text.
+    - neither: any text, by TensorFlow's beam search. Only this needs no
+      `pip install "keras_ds2[lm]"`.
+
+    To be made once, for a language model takes its time to load. One object
+    serves one thread at a time.
+
+    Args:
+        alphabet: String. The characters that the logits stand for, in order
+            and leaving out the blank. Symbols beyond are reserved and never
+            come out. Defaults to `DEFAULT_ALPHABET`.
+        language_model: Path of an ARPA file, gzipped or not, or of a KenLM
+            binary. Defaults to `None`.
+        lexicon: Path of a text file of one word a line, or list of words.
+            Defaults to `None`.
+        beam_width: Integer. Hypotheses that are kept after each frame.
+            Defaults to `64`.
+        beam_threshold: Float. Hypotheses are dropped that are worse than the
+            best one by more than this. TensorFlow's search ignores it.
+            Defaults to `25.0`.
+        lm_weight: Float, not negative (the papers' alpha). Defaults to
+            `1.0`.
+        word_score: Float (the papers' beta). Needs words. Defaults to `0.0`.
+        hot_words: Dictionary from word to what it adds to Q wherever it
+            occurs. A word that is not in the lexicon is added to it. Needs
+            words. Defaults to `None`.
+        top_paths: Integer. Hypotheses that are returned, if there are as
+            many. Defaults to `1`.
+        blank_index: Integer. Symbol of the blank. Defaults to `0`.
+
+    Call arguments:
+        logits: Array of shape `(batch, frames, symbols)`.
+        logit_length: Integer array of shape `(batch,)`: real frames.
+        frame_duration: Float. Seconds between two frames, as
+            `model.frame_duration`; without it the hypotheses have no words
+            and characters with times. Defaults to `None`.
+
+    Returns:
+        When called, a list of `Hypothesis` for each utterance, best first,
+        at least one.
+
+    Raises:
+        ImportError: If a language model or a lexicon is given and the extra
+            is not installed.
+        ValueError: If an argument is out of range, does not go together with
+            another, or a file is missing or malformed.
+
+    Reference:
+        Hannun et al., 2014, section 2.2; Amodei et al., 2016, section 3.8.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_ds2
+    >>> decoder = keras_ds2.BeamSearchDecoder("ab", top_paths=2)
+    >>> probabilities = np.array([[[0.6, 0.4, 0.0], [0.6, 0.4, 0.0]]])
+    >>> [best, second] = decoder(np.log(probabilities + 1e-9), [2])[0]
+    >>> f"{best.text!r} {np.exp(best.score):.2f}"
+    "'a' 0.64"
+    >>> f"{second.text!r} {np.exp(second.score):.2f}"
+    "'' 0.36"
+    """
+
+    def __init__(
+        self,
+        alphabet=DEFAULT_ALPHABET,
+        language_model=None,
+        lexicon=None,
+        beam_width=64,
+        beam_threshold=25.0,
+        lm_weight=1.0,
+        word_score=0.0,
+        hot_words=None,
+        top_paths=1,
+        blank_index=0,
+    ):
+        self.alphabet = alphabet
+        self.language_model = language_model
+        self.lexicon = lexicon
+        self.beam_width = beam_width
+        self.beam_threshold = beam_threshold
+        self.lm_weight = lm_weight
+        self.word_score = word_score
+        self.hot_words = dict(hot_words or {})
+        self.top_paths = top_paths
+        self.blank_index = blank_index
+        self._validate()
+        self._search = self._make_search()
+        self._configure()
+
+    def with_weights(self, lm_weight, word_score):
+        """Makes a decoder of other weights that shares the language model.
+
+        Args:
+            lm_weight: Float, not negative.
+            word_score: Float.
+
+        Returns:
+            A `BeamSearchDecoder`.
+        """
+        decoder = copy.copy(self)
+        decoder._search = copy.copy(self._search)
+        decoder.lm_weight = lm_weight
+        decoder.word_score = word_score
+        decoder._validate()
+        decoder._configure()
+        return decoder
+
+    def __call__(self, logits, logit_length, frame_duration=None):
+        logits = np.asarray(logits)
+        if logits.ndim != 3 or logits.shape[2] <= len(self.alphabet):
+            raise ValueError(
+                "`logits` must be of shape (batch, frames, symbols), with a "
+                "symbol for the blank and for each of the "
+                f"{len(self.alphabet)} characters of the alphabet. Received: "
+                f"logits.shape={logits.shape}."
+            )
+        return [
+            self._decode(logits[i, : int(length)], i, frame_duration)
+            for i, length in enumerate(np.asarray(logit_length))
+        ]
+
+    def _decode(self, logits, index, frame_duration):
+        log_probs = self._log_probs(logits, index)
+        hypotheses = {}
+        self._search.begin()
+        self._search.step(log_probs)
+        for text, score, acoustic_score, lm_score in self._search.end():
+            text = " ".join(word for word in text.split(" ") if word)
+            # Texts that differ in runs of spaces only: the best stands.
+            if text not in hypotheses:
+                hypotheses[text] = Hypothesis(
+                    text,
+                    score,
+                    acoustic_score,
+                    lm_score,
+                    *self._times(text, log_probs, frame_duration),
+                )
+            if len(hypotheses) == self.top_paths:
+                break
+        return list(hypotheses.values())
+
+    def _times(self, text, log_probs, frame_duration):
+        if frame_duration is None:
+            return (), ()
+        return time_text(
+            text,
+            [self.alphabet.index(character) + 1 for character in text],
+            log_probs,
+            frame_duration,
+            self.alphabet.index(" ") + 1 if " " in self.alphabet else None,
+        )
+
+    def _log_probs(self, logits, index):
+        """Log probabilities of the blank and of the alphabet, in order."""
+        if not np.all(np.isfinite(logits)):
+            raise ValueError(
+                f"`logits` must be finite. Those of utterance {index} of the "
+                "batch are not."
+            )
+        symbols = np.arange(len(self.alphabet) + 1)
+        characters = symbols[symbols != self.blank_index]
+        logits = logits[:, [self.blank_index, *characters]].astype("float64")
+        logits = logits - logits.max(axis=1, keepdims=True)
+        total = np.exp(logits).sum(axis=1, keepdims=True)
+        return np.maximum(logits - np.log(total), _LOWEST)
+
+    # === Construction ===
+
+    def _validate(self):
+        for name in ("beam_width", "top_paths"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer. Received: "
+                    f"{name}={value!r}."
+                )
+        for name in ("lm_weight", "beam_threshold", "blank_index"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"`{name}` must not be negative. Received: "
+                    f"{name}={getattr(self, name)}."
+                )
+        if self.top_paths > self.beam_width:
+            raise ValueError(
+                "`top_paths` must not exceed `beam_width`. Received: "
+                f"top_paths={self.top_paths}, beam_width={self.beam_width}."
+            )
+        if len(set(self.alphabet)) < max(len(self.alphabet), 1):
+            raise ValueError(
+                "`alphabet` must have characters, each once. Received: "
+                f"alphabet={self.alphabet!r}."
+            )
+        if self.blank_index > len(self.alphabet):
+            raise ValueError(
+                "`blank_index` must be among the first "
+                f"{len(self.alphabet) + 1} symbols: reserved ones come last. "
+                f"Received: blank_index={self.blank_index}."
+            )
+
+    def _make_search(self):
+        if self.language_model is None and self.lexicon is None:
+            return TensorFlowSearch(self.alphabet)
+        import_flashlight()
+        units = []
+        if self.language_model is not None:
+            units = read_units(self.language_model)
+        if self.lexicon is None:
+            names = character_units(units, self.alphabet)
+            if names is not None:
+                return CharacterSearch(
+                    self.alphabet, names, self.language_model
+                )
+        hot_words = spell_hot_words(self.hot_words, self.alphabet)
+        words = spell_words(units, self.lexicon, hot_words, self.alphabet)
+        if not words:
+            raise ValueError(
+                f"Language model '{self.language_model}' has no word that the "
+                f"alphabet {self.alphabet!r} can spell: it has {units[:3]}. "
+                "Of a model of characters, one unit is `|`, the space, and "
+                "the others are single characters."
+            )
+        return LexiconSearch(
+            self.alphabet, words, self.language_model, hot_words
+        )
+
+    def _configure(self):
+        if not isinstance(self._search, LexiconSearch) and (
+            self.hot_words or self.word_score
+        ):
+            raise ValueError(
+                "`hot_words` and `word_score` need words: pass `lexicon`, or "
+                "a language model of words. Received: hot_words="
+                f"{self.hot_words}, word_score={self.word_score}."
+            )
+        self._search.configure(
+            self.beam_width,
+            self.beam_threshold,
+            self.lm_weight,
+            self.word_score,
+            self.top_paths,
+        )

@@ -1,0 +1,266 @@
+"""Files of n-grams and of words, opened, checked and named when wrong."""
+
+import gzip
+import math
+import mmap
+import os
+
+from keras_ds2.text import normalize_transcript
+
+LOG_10 = math.log(10.0)  # KenLM's logarithms are decimal, ours are natural
+
+_KENLM_MAGIC = b"mmap lm http://kheafield.com/code"
+_SPECIAL = ("<s>", "</s>", "<unk>", "<UNK>")
+_SPACES = ("|", "<space>")
+
+
+def import_flashlight():
+    """Imports the decoder of the optional extra.
+
+    Raises:
+        ImportError: If it is not installed, with the line that installs it.
+    """
+    try:
+        import flashlight.lib.text.decoder as decoder
+        from flashlight.lib.text.decoder.kenlm import KenLM
+        from flashlight.lib.text.dictionary import Dictionary
+    except ImportError as error:
+        raise ImportError(
+            "Beam search with a language model or a lexicon needs "
+            'flashlight-text. Install it with: pip install "keras_ds2[lm]"'
+        ) from error
+    return decoder, KenLM, Dictionary
+
+
+def read_units(path):
+    """Lists the words (or characters) that a language model knows.
+
+    Args:
+        path: File, ARPA (also gzipped) or KenLM's binary format.
+
+    Returns:
+        List of strings, without the marks of sentences and unknown words.
+
+    Raises:
+        ValueError: If there is no such file or it is neither format, naming
+            it.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> from keras_ds2.decoding.language_model import read_units
+    >>> path = os.path.join(tempfile.mkdtemp(), "tiny.arpa")
+    >>> lines = ["\\\\data\\\\", "ngram 1=1", "", "\\\\1-grams:", "-1 ten", ""]
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("\\n".join(lines))
+    >>> read_units(path)
+    ['ten']
+    """
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"Language model '{path}' does not exist. Pass the path of an "
+            "ARPA file or of a KenLM binary."
+        )
+    with open(path, "rb") as file:
+        start = file.read(len(_KENLM_MAGIC))
+    if start == _KENLM_MAGIC:
+        units = _binary_units(path)
+    else:
+        opened = gzip.open if start.startswith(b"\x1f\x8b") else open
+        try:
+            with opened(path, "rt", encoding="utf-8") as file:
+                units = _arpa_units(file, path)
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(
+                f"Language model '{path}' is neither an ARPA file nor a "
+                f"KenLM binary: {error}"
+            ) from error
+    return [unit for unit in units if unit not in _SPECIAL]
+
+
+def _binary_units(path):
+    # KenLM writes its words at the very end, each ended by a zero byte.
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        start = max(content.rfind(b"<unk>\0"), content.rfind(b"<UNK>\0"))
+        if start < 0:
+            raise ValueError(
+                f"Language model '{path}' is a KenLM binary without its "
+                "words. Pass them as `lexicon`, or build it from the ARPA "
+                "file again, without `-i`."
+            )
+        words = content[start:].split(b"\0")
+    return [word.decode("utf-8") for word in words if word]
+
+
+def _arpa_units(file, path):
+    def malformed(what):
+        return ValueError(
+            f"Language model '{path}' is not a well-formed ARPA file: {what}. "
+            "Build it again, for instance with KenLM's lmplz."
+        )
+
+    expected = None
+    for line in file:
+        if line.strip() == "\\1-grams:":
+            break
+        if line.startswith("ngram 1="):
+            count = line.partition("=")[2].strip()
+            expected = int(count) if count.isdecimal() else None
+    else:
+        raise malformed("it has no line '\\1-grams:'")
+    if expected is None:
+        raise malformed("it has no line 'ngram 1=' with a number")
+    units = []
+    for line in file:
+        fields = line.split()
+        if not fields:
+            break
+        if len(fields) not in (2, 3):
+            raise malformed(f"its unigram {line.strip()!r} has no word")
+        units.append(fields[1])
+    if len(units) != expected:
+        raise malformed(f"it states {expected} unigrams and has {len(units)}")
+    return units
+
+
+def read_lexicon(lexicon, alphabet):
+    """Reads the words that may be decoded.
+
+    Args:
+        lexicon: Path of a UTF-8 text file, one word a line (what follows a
+            tab is ignored), or an iterable of words.
+        alphabet: String, the characters that a word may have.
+
+    Returns:
+        List of strings.
+
+    Raises:
+        ValueError: If the file cannot be read, there are no words, or a word
+            has a character that the alphabet lacks.
+
+    Example:
+
+    >>> from keras_ds2.decoding.language_model import read_lexicon
+    >>> read_lexicon(["ten", "two"], " entow")
+    ['ten', 'two']
+    """
+    name = "`lexicon`"
+    if isinstance(lexicon, (str, os.PathLike)):
+        name = f"Lexicon '{lexicon}'"
+        try:
+            with open(lexicon, encoding="utf-8") as file:
+                lexicon = [line.partition("\t")[0].strip() for line in file]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{name} cannot be read as a text file of one word a line: "
+                f"{error}"
+            ) from error
+    words = [word for word in lexicon if word]
+    if not words:
+        raise ValueError(f"{name} has no words.")
+    wrong = [word for word in words if not _is_spelled(word, alphabet)]
+    if wrong:
+        raise ValueError(
+            f"{name} has {len(wrong)} words that the alphabet {alphabet!r} "
+            f"cannot spell, as {wrong[0]!r}. Remove them, or write them as "
+            "in transcripts."
+        )
+    return words
+
+
+def _is_spelled(word, alphabet):
+    spelling = normalize_transcript(word)
+    return bool(spelling) and set(spelling) <= set(alphabet) - {" "}
+
+
+def spell_words(units, lexicon, hot_words, alphabet):
+    """Maps each word that may come out to the language model's unit.
+
+    Units that the alphabet cannot spell are left out; of several with one
+    spelling (`The`, `the`) the first counts.
+
+    Args:
+        units: List of strings, of `read_units`.
+        lexicon: As of `read_lexicon`, or `None` for the words of `units`.
+        hot_words: Iterable of spelled words to add.
+        alphabet: String.
+
+    Returns:
+        Dictionary from spelling to unit; a word that is no unit is its own.
+
+    Raises:
+        ValueError: If the alphabet has no space, or `lexicon` is wrong.
+
+    Example:
+
+    >>> from keras_ds2.decoding.language_model import spell_words
+    >>> spell_words(["TEN", "10"], None, ["ant"], " aent")
+    {'ten': 'TEN', 'ant': 'ant'}
+    """
+    if " " not in alphabet:
+        raise ValueError(
+            "Words need an `alphabet` with a space. Received: "
+            f"alphabet={alphabet!r}."
+        )
+    words: dict[str, str] = {}
+    for unit in units:
+        if _is_spelled(unit, alphabet):
+            words.setdefault(normalize_transcript(unit), unit)
+    chosen = list(words)
+    if lexicon is not None:
+        lexicon = read_lexicon(lexicon, alphabet)
+        chosen = [normalize_transcript(word) for word in lexicon]
+    return {word: words.get(word, word) for word in (*chosen, *hot_words)}
+
+
+def spell_hot_words(hot_words, alphabet):
+    """Checks hot words and writes them as they are spelled.
+
+    Returns:
+        Dictionary from spelling to boost.
+
+    Raises:
+        ValueError: If the alphabet cannot spell a word.
+    """
+    for word in hot_words:
+        if not _is_spelled(word, alphabet):
+            raise ValueError(
+                "`hot_words` must be single words that the alphabet "
+                f"{alphabet!r} can spell. Received: {word!r}."
+            )
+    return {normalize_transcript(w): boost for w, boost in hot_words.items()}
+
+
+def character_units(units, alphabet):
+    """Names each character of the alphabet as a character model does.
+
+    Returns:
+        List of strings, or `None` if the units are words.
+    """
+    known = set(units)
+    marks = known.intersection(_SPACES)
+    if any(len(unit) > 1 for unit in known - marks):
+        return None
+    if " " in alphabet and not marks:
+        return None
+    space = next(iter(sorted(marks)), " ")
+    names = [c if c in known else c.upper() for c in alphabet]
+    return [space if name == " " else name for name in names]
+
+
+def load_kenlm(path, units):
+    """Loads a language model whose items are numbered as `units`."""
+    _, KenLM, Dictionary = import_flashlight()
+    dictionary = Dictionary()
+    for index, unit in enumerate(units):
+        dictionary.add_entry(unit, index)
+    try:
+        return KenLM(os.fspath(path), dictionary)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Language model '{path}' cannot be loaded. Build it again, for "
+            f"instance with KenLM's lmplz. KenLM says: {error}"
+        ) from error
