@@ -250,18 +250,20 @@ class BeamSearchDecoder:
             units = read_units(self.language_model)
         if self.lexicon is None:
             names = character_units(units, self.alphabet)
-            if names is not None:
+            if units and names is not None:
                 return CharacterSearch(
                     self.alphabet, names, self.language_model
                 )
         hot_words = spell_hot_words(self.hot_words, self.alphabet)
         words = spell_words(units, self.lexicon, hot_words, self.alphabet)
         if not words:
+            known = f"it has {units[:3]}" if units else "it has none"
             raise ValueError(
                 f"Language model '{self.language_model}' has no word that the "
-                f"alphabet {self.alphabet!r} can spell: it has {units[:3]}. "
-                "Of a model of characters, one unit is `|`, the space, and "
-                "the others are single characters."
+                f"alphabet {self.alphabet!r} can spell: {known}. Pass a "
+                "`lexicon` for a KenLM binary without its words (build_binary "
+                "-v). In a model of characters the space is `|`, and the "
+                "other units are single characters."
             )
         return LexiconSearch(
             self.alphabet, words, self.language_model, hot_words

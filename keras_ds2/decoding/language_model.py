@@ -39,7 +39,8 @@ def read_units(path):
         path: File, ARPA (also gzipped) or KenLM's binary format.
 
     Returns:
-        List of strings, without the marks of sentences and unknown words.
+        List of strings, without the marks of sentences and unknown words;
+        empty for a binary that was built without its words.
 
     Raises:
         ValueError: If there is no such file or it is neither format, naming
@@ -86,11 +87,7 @@ def _binary_units(path):
     ):
         start = max(content.rfind(b"<unk>\0"), content.rfind(b"<UNK>\0"))
         if start < 0:
-            raise ValueError(
-                f"Language model '{path}' is a KenLM binary without its "
-                "words. Pass them as `lexicon`, or build it from the ARPA "
-                "file again, without `-i`."
-            )
+            return []
         words = content[start:].split(b"\0")
     return [word.decode("utf-8") for word in words if word]
 

@@ -49,14 +49,15 @@ class TensorFlowSearch:
             yield "", 0.0, 0.0, 0.0
             return
         log_probs = np.array(self._frames, "float32")
+        # TensorFlow fails if there are fewer texts than it is asked for. One
+        # frame has this many, two frames or more have at least as many.
+        num_texts = 1 + len(self._alphabet) ** min(len(log_probs), 2)
         decoded, scores = ops.ctc_decode(
             log_probs[None],
             np.array([len(log_probs)], "int32"),
             strategy="beam_search",
             beam_width=self._beam_width,
-            # One frame has a text for each symbol; TensorFlow fails if there
-            # are fewer than it is asked for.
-            top_paths=min(self._top_paths, log_probs.shape[1]),
+            top_paths=min(self._top_paths, num_texts),
             mask_index=0,
         )
         for labels, score in zip(

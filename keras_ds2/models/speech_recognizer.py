@@ -122,7 +122,7 @@ class SpeechRecognizer(CTCModel):
             ("alphabet", self.alphabet),
             ("blank_index", self.ctc.blank_index),
         ):
-            if getattr(decoder, name) != own:
+            if getattr(decoder, name, own) != own:
                 raise ValueError(
                     f"`decoder` must have the model's `{name}`, {own!r}. "
                     f"Received: decoder.{name}={getattr(decoder, name)!r}."
