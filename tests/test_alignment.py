@@ -1,0 +1,93 @@
+"""Oracle: all alignments of tiny logits, the best of which is known."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from keras_ds2.decoding.alignment import align, time_text
+
+
+def random_log_probs(num_frames, symbols, seed):
+    logits = np.random.default_rng(seed).normal(size=(num_frames, symbols))
+    return np.log(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def best_path(log_probs, labels, blank, reads_as):
+    """The most probable of all paths that read as the labels."""
+    num_frames, symbols = log_probs.shape
+    paths = [
+        path
+        for path in itertools.product(range(symbols), repeat=num_frames)
+        if reads_as([s for s, _ in itertools.groupby(path) if s != blank])
+        == labels
+    ]
+    return max(paths, key=lambda path: log_probs[range(num_frames), path].sum())
+
+
+def spans_of(path, blank):
+    spans = []
+    frame = 0
+    for symbol, run in itertools.groupby(path):
+        length = len(list(run))
+        if symbol != blank:
+            spans.append((frame, frame + length))
+        frame += length
+    return spans
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize(
+    "labels", [[], [1], [1, 1], [1, 3, 1], [3, 3, 1], [1, 3, 1, 3, 1, 3]]
+)
+def test_equals_the_best_of_all_paths(labels, blank, seed):
+    log_probs = random_log_probs(6, symbols=4, seed=seed)
+    path = best_path(log_probs, labels, blank, list)
+    assert align(log_probs, labels, blank) == spans_of(path, blank)
+
+
+def strip_spaces(labels, space=1):
+    words = "".join(" " if s == space else str(s) for s in labels).split()
+    return [space if c == " " else int(c) for c in " ".join(words)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("labels", [[], [2], [2, 1, 2], [2, 2, 1, 2]])
+def test_runs_of_spaces_are_one(labels, seed):
+    log_probs = random_log_probs(6, symbols=3, seed=seed)
+    log_probs[:, 1] += 1.5  # spaces in plenty
+    path = best_path(log_probs, labels, 0, strip_spaces)
+    expected = [
+        span
+        for span in spans_of(path, 0)
+        if path[span[0]] != 1  # which of several spaces is *the* one is moot
+    ]
+    spans = align(log_probs, labels, space_index=1)
+    assert [
+        s for s, label in zip(spans, labels, strict=True) if label != 1
+    ] == expected
+
+
+@pytest.mark.parametrize("num_frames", [0, 2])
+def test_too_few_frames(num_frames):
+    log_probs = np.zeros((num_frames, 3))
+    with pytest.raises(ValueError, match=f"{num_frames} frames are too few"):
+        align(log_probs, [1, 1])
+
+
+def test_times_of_words():
+    path = [0, 2, 2, 0, 1, 0, 3, 0, 2]  # "a ba", a space is 1
+    log_probs = np.log(np.eye(4)[path] * 0.8 + 0.05)
+    words, characters = time_text("a ba", [2, 1, 3, 2], log_probs, 0.1, 1)
+    assert [w.text for w in words] == ["a", "ba"]
+    times = [(w.start, w.end, w.confidence) for w in words]
+    np.testing.assert_allclose(times, [(0.1, 0.3, 0.85), (0.6, 0.9, 0.85)])
+    assert [c.text for c in characters] == ["a", "b", "a"]
+    times = [(c.start, c.end) for c in characters]
+    np.testing.assert_allclose(times, [(0.1, 0.3), (0.6, 0.7), (0.8, 0.9)])
+
+
+def test_an_empty_text_has_no_times():
+    assert time_text("", [], np.zeros((5, 3)), 0.1) == ((), ())
+    assert time_text("", [], np.zeros((0, 3)), 0.1) == ((), ())
