@@ -202,7 +202,7 @@ def test_a_lexicon_without_a_model(tmp_path):
 def test_a_lexicon_restricts_and_extends_the_model(words_arpa):
     logits = random_logits(5, seed=3)
     decoder = BeamSearchDecoder(
-        ALPHABET, words_arpa, lexicon=["ab", "b"], **EVERYTHING
+        ALPHABET, words_arpa, ["ab", "b"], lm_weight=1.0, **EVERYTHING
     )
     [hypotheses] = decoder(logits, [5])
     assert_scores(

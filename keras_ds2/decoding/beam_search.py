@@ -62,7 +62,7 @@ class BeamSearchDecoder:
             best one by more than this. TensorFlow's search ignores it.
             Defaults to `25.0`.
         lm_weight: Float, not negative (the papers' alpha). Defaults to
-            `1.0`.
+            `0.5`.
         word_score: Float (the papers' beta). Needs words. Defaults to `0.0`.
         hot_words: Dictionary from word to what it adds to Q wherever it
             occurs. A word that is not in the lexicon is added to it. Needs
@@ -111,7 +111,7 @@ class BeamSearchDecoder:
         lexicon=None,
         beam_width=64,
         beam_threshold=25.0,
-        lm_weight=1.0,
+        lm_weight=0.5,
         word_score=0.0,
         hot_words=None,
         top_paths=1,
