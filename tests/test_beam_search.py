@@ -417,6 +417,22 @@ def test_a_model_decides_between_words_that_sound_alike(tmp_path):
         assert texts_of(decoder(logits, [7])) == [text]
 
 
+def test_a_narrow_beam_looks_ahead_to_the_best_word(tmp_path):
+    ngrams = {(w,): (-1.0, 0.0) for w in ("<unk>", "<s>", "</s>")}
+    ngrams |= {("ab",): (-2.0, 0.0), ("ba",): (-0.5, 0.0)}
+    ngrams["<s>", "ba"] = (-0.5, 0.0)
+    path = write_arpa(tmp_path / "model.arpa", ngrams)
+    probabilities = [[0.01, 0.01, 0.54, 0.44], [0.01, 0.01, 0.44, 0.54]]
+    logits = np.log([probabilities])
+    for arguments, text in (
+        ({"language_model": path}, "ba"),
+        ({"lexicon": ["ab", "ba"], "hot_words": {"ba": 1.0}}, "ba"),
+        ({"lexicon": ["ab", "ba"]}, "ab"),
+    ):
+        decoder = BeamSearchDecoder(ALPHABET, beam_width=1, **arguments)
+        assert texts_of(decoder(logits, [2])) == [text]
+
+
 # === Times ===
 
 
