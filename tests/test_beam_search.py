@@ -422,7 +422,8 @@ def test_a_narrow_beam_looks_ahead_to_the_best_word(tmp_path):
     ngrams |= {("ab",): (-2.0, 0.0), ("ba",): (-0.5, 0.0)}
     ngrams["<s>", "ba"] = (-0.5, 0.0)
     path = write_arpa(tmp_path / "model.arpa", ngrams)
-    probabilities = [[0.01, 0.01, 0.54, 0.44], [0.01, 0.01, 0.44, 0.54]]
+    a_or_b, blank = [0.01, 0.01, 0.54, 0.44], [0.97, 0.01, 0.01, 0.01]
+    probabilities = [a_or_b, blank, [0.01, 0.01, 0.44, 0.54]]
     logits = np.log([probabilities])
     for arguments, text in (
         ({"language_model": path}, "ba"),
@@ -430,7 +431,7 @@ def test_a_narrow_beam_looks_ahead_to_the_best_word(tmp_path):
         ({"lexicon": ["ab", "ba"]}, "ab"),
     ):
         decoder = BeamSearchDecoder(ALPHABET, beam_width=1, **arguments)
-        assert texts_of(decoder(logits, [2])) == [text]
+        assert texts_of(decoder(logits, [3])) == [text]
 
 
 # === Times ===
