@@ -21,6 +21,10 @@ import numpy as np
 import soundfile
 
 PATIENCE = 60  # Seconds, before a program counts as dead.
+# `Duration_Stretch` is for Festival's other voices.
+HTS_SPEED = (
+    '(set! hts_engine_params (append hts_engine_params \'(("-r" {speed}))))'
+)
 
 
 class SynthesisError(Exception):
@@ -44,8 +48,8 @@ class Command:
             text.write_text(utterance.text + ".\n")
             values = dict(
                 voice=utterance.voice.partition("/")[2],
+                speed=speed,
                 stretch=1 / speed,
-                words_per_minute=round(175 * speed),
                 text=text,
                 wav=wav,
             )
@@ -177,17 +181,12 @@ def synthesizers(kokoro_archive):
             ["flite", "-voice", "{voice}", "--setf"]
             + ["duration_stretch={stretch}", "{text}", "{wav}"],
         ),
+        # Not its diphone voices, nor eSpeak's: see docs/english.md.
         "festival": Command(
-            "festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts",
-            "kal_diphone ked_diphone cmu_us_slt_arctic_hts",
-            ["text2wave", "-o", "{wav}", "-eval", "(voice_{voice})", "-eval"]
-            + ["(Parameter.set 'Duration_Stretch {stretch})", "{text}"],
-        ),
-        "espeak": Command(
-            "espeak-ng",
-            "en-us en-gb",
-            ["espeak-ng", "-v", "{voice}", "-s", "{words_per_minute}"]
-            + ["-f", "{text}", "-w", "{wav}"],
+            "festival festvox-us-slt-hts",
+            "cmu_us_slt_arctic_hts",
+            ["text2wave", "-o", "{wav}", "-eval", "(voice_{voice})"]
+            + ["-eval", HTS_SPEED, "{text}"],
         ),
     }
 

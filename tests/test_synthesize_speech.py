@@ -174,9 +174,7 @@ def test_tells_a_fault_in_one_line(synthesis, arguments, tmp_path):
         assert "\n" not in str(stop.value)
 
 
-@pytest.mark.parametrize(
-    "name", ["kokoro", "piper", "flite", "festival", "espeak"]
-)
+@pytest.mark.parametrize("name", ["kokoro", "piper", "flite", "festival"])
 def test_speaks(synthesis, name):
     archive = os.environ.get("KOKORO_VOICES", "kokoro-js-1.2.1.tgz")
     synthesizer = synthesis.synthesizers(archive)[name]
