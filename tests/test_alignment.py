@@ -72,14 +72,28 @@ def test_runs_of_spaces_are_one(labels, seed):
 @pytest.mark.parametrize("num_frames", [0, 2])
 def test_too_few_frames(num_frames):
     log_probs = np.zeros((num_frames, 3))
-    with pytest.raises(ValueError, match=f"{num_frames} frames are too few"):
+    with pytest.raises(ValueError, match=f"{num_frames} frames cannot hold 2"):
         align(log_probs, [1, 1])
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_a_text_without_probability(value):
+    log_probs = np.zeros((5, 3))
+    log_probs[:, 2] = value
+    with pytest.raises(ValueError, match="5 frames cannot hold 2 labels"):
+        align(log_probs, np.array([1, 2]))
+
+
+def test_a_path_without_detours():
+    # Nothing but the path is possible.
+    log_probs = np.where(np.eye(3)[[0, 1, 1, 0, 1, 2]] > 0, 0.0, -np.inf)
+    assert align(log_probs, [1, 1, 2]) == [(1, 3), (4, 5), (5, 6)]
 
 
 def test_times_of_words():
     path = [0, 2, 2, 0, 1, 0, 3, 0, 2]  # "a ba", a space is 1
     log_probs = np.log(np.eye(4)[path] * 0.8 + 0.05)
-    words, characters = time_text("a ba", [2, 1, 3, 2], log_probs, 0.1, 1)
+    words, characters = time_text("a ba", " ab", log_probs, 0.1)
     assert [w.text for w in words] == ["a", "ba"]
     times = [(w.start, w.end, w.confidence) for w in words]
     np.testing.assert_allclose(times, [(0.1, 0.3, 0.85), (0.6, 0.9, 0.85)])
@@ -89,5 +103,5 @@ def test_times_of_words():
 
 
 def test_an_empty_text_has_no_times():
-    assert time_text("", [], np.zeros((5, 3)), 0.1) == ((), ())
-    assert time_text("", [], np.zeros((0, 3)), 0.1) == ((), ())
+    assert time_text("", "ab", np.zeros((5, 3)), 0.1) == ((), ())
+    assert time_text("", "ab", np.zeros((0, 3)), 0.1) == ((), ())

@@ -8,11 +8,13 @@ import math
 import pathlib
 import sys
 
+import keras
 import numpy as np
 import pytest
 from helpers import spoil
 
 from keras_ds2 import BeamSearchDecoder, DeepSpeech2, greedy_decode
+from keras_ds2.audio import pad_samples
 
 ALPHABET = " ab"
 EVERYTHING = {"beam_width": 5000, "beam_threshold": 1e6, "top_paths": 4000}
@@ -184,7 +186,7 @@ def test_words_and_their_model(
 
 def test_a_lexicon_without_a_model(tmp_path):
     path = tmp_path / "words.txt"
-    path.write_text("b\taccents and the like\n\nAA\n")
+    path.write_text("\ufeffb\taccents and the like\n\nAA\n", "utf-8")
     logits = random_logits(5)
     expected = {
         text: score + 0.5 * len(text.split())
@@ -401,6 +403,40 @@ def test_a_recording_that_breaks_off_within_a_word():
     assert -100 < best.score < 0
 
 
+@pytest.mark.parametrize("num_frames", [17, 18])  # twe, and a blank
+def test_a_fragment_is_heard_and_not_read(num_frames, tmp_path):
+    logits = peaked_logits(["to twe"], num_frames)
+    units = ("<unk>", "<s>", "</s>", "to", "twenty", "twelve")
+    ngrams = {(u,): (-1.0, 0.0) for u in units}
+    ngrams["<s>", "twelve"] = (-0.5, 0.0)
+    decoder = BeamSearchDecoder(
+        language_model=write_arpa(tmp_path / "model.arpa", ngrams),
+        hot_words={"twenty": 5.0},
+        word_score=0.25,
+        lm_weight=0.5,
+        top_paths=2,
+    )
+    [[best, *_]] = decoder(logits, [num_frames])
+    assert best.text == "to"
+    assert best.acoustic_score == pytest.approx(0.0, abs=1e-4)  # certain
+    lm_score = -2 * math.log(10)  # of to, </s>
+    assert best.lm_score == pytest.approx(lm_score)
+    assert best.score == pytest.approx(0.5 * lm_score + 0.25, abs=1e-4)
+
+
+def test_several_texts_of_any_characters_differ_in_more_than_spaces():
+    logits = random_logits(5)
+    decoder = BeamSearchDecoder(ALPHABET, beam_width=500, top_paths=12)
+    [hypotheses] = decoder(logits, [5])
+    texts = log_p_ctc(logits[0], 0, normalize=False)
+    expected = collections.defaultdict(lambda: -np.inf)
+    for text, score in texts.items():
+        text = " ".join(text.split())
+        expected[text] = max(score, expected[text])
+    best = sorted(expected, key=expected.get, reverse=True)[:12]
+    assert_scores(hypotheses, {text: expected[text] for text in best})
+
+
 def test_a_model_decides_between_words_that_sound_alike(tmp_path):
     logits = np.log(peaked_logits(["two t"], 20, peak=1.0) * 0 + 1e-3)
     alphabet = " 'abcdefghijklmnopqrstuvwxyz"
@@ -489,13 +525,49 @@ def test_no_times_without_the_duration_of_a_frame(any_decoder):
 def test_all_formats_of_a_model_agree(words_arpa, tmp_path):
     compressed = tmp_path / "words.arpa.gz"
     compressed.write_bytes(gzip.compress(words_arpa.read_bytes()))
-    binary = pathlib.Path(__file__).parent / "data" / "words.kenlm"
+    windows = tmp_path / "windows.arpa"
+    windows.write_bytes(words_arpa.read_bytes().replace(b"\n", b"\r\n"))
+    padded = tmp_path / "padded.arpa"  # as IRSTLM writes it
+    padded.write_bytes(words_arpa.read_bytes().replace(b" 1=", b"  1=    "))
     logits = random_logits(5, batch=3)
     first, *others = [
         BeamSearchDecoder(ALPHABET, path, **EVERYTHING)(logits, [5, 4, 2])
-        for path in (words_arpa, str(words_arpa), compressed, binary)
+        for path in (
+            words_arpa,
+            str(words_arpa),
+            compressed,
+            BINARY,
+            windows,
+            padded,
+        )
     ]
     assert all(other == first for other in others)
+
+
+def test_of_two_spellings_the_one_of_transcripts_counts(words_arpa, tmp_path):
+    both = {**WORDS, ("AB",): (-5.0, 0.0), ("Ba",): (-5.0, 0.0)}
+    logits = random_logits(5)
+    expected = BeamSearchDecoder(ALPHABET, words_arpa, **EVERYTHING)
+    for ngrams in (both, dict(reversed(both.items()))):
+        path = write_arpa(tmp_path / "both.arpa", ngrams)
+        decoder = BeamSearchDecoder(ALPHABET, path, **EVERYTHING)
+        assert_scores(
+            decoder(logits, [5])[0],
+            {h.text: h.score for h in expected(logits, [5])[0]},
+        )
+
+
+def test_a_model_of_characters_needs_a_mark_for_the_space(tmp_path):
+    ngrams = {
+        tuple("_" if unit == "|" else unit for unit in units): scores
+        for units, scores in CHARACTERS.items()
+    }
+    path = write_arpa(tmp_path / "characters.arpa", ngrams)
+    with pytest.raises(ValueError, match="none is the space"):
+        BeamSearchDecoder(ALPHABET, path)
+    # As words of one letter they are welcome.
+    [[best]] = BeamSearchDecoder(ALPHABET, path, ["a"])(random_logits(3), [3])
+    assert best.text in ("", "a")
 
 
 def test_upper_case_words_are_those_of_transcripts(words_arpa, tmp_path):
@@ -520,16 +592,19 @@ ARPA = "\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<s>\n-1\t</s>\n-1\tab\n\n"
     [
         (b"hello\n", "no line '.1-grams:'"),
         (b"", "no line '.1-grams:'"),
-        (b"\xff\xfe\x00 not text", "neither an ARPA file nor a KenLM binary"),
-        (b"\x1f\x8b and then no gzip", "neither an ARPA file nor a KenLM"),
-        (b"\\1-grams:\n-1\tab\n", "no line 'ngram 1='"),
+        (b"\xff\xfe\x00 not text", "no line '.1-grams:'"),
+        (b"\x1f\x8b and then no gzip", "neither a well-formed ARPA file nor"),
+        (gzip.compress(ARPA.encode())[:30], "nor a KenLM binary: Compressed"),
+        (gzip.compress(ARPA.encode())[:10] + b"\xff", "nor a KenLM binary: E"),
+        (b"\\1-grams:\n-1\tab\n", "cannot be loaded"),
         (ARPA.encode(), "cannot be loaded"),  # no end
-        (ARPA.replace("=3", "=4").encode(), "states 4 unigrams and has 3"),
-        (ARPA.replace("\tab", "").encode(), "unigram '-1' has no word"),
+        (ARPA.replace("=3", "=4").encode(), "cannot be loaded"),
+        (ARPA.replace("\tab", "").encode(), "unigram b'-1.*' has no word"),
+        (ARPA.replace("ab", "b\xe9").encode("latin-1"), "codec can't decode"),
         (ARPA.replace("ab", "10").encode() + b"\\end\\\n", "no word that"),
         (
             b"mmap lm http://kheafield.com/code format version 5\n\x00",
-            "it has none.* `lexicon` for a KenLM binary without its words",
+            "it ends within the header",
         ),
     ],
 )
@@ -546,12 +621,39 @@ def test_a_missing_language_model():
         BeamSearchDecoder(language_model="no/such.arpa")
 
 
-def test_a_truncated_binary(tmp_path):
-    binary = pathlib.Path(__file__).parent / "data" / "words.kenlm"
-    path = tmp_path / "cut.kenlm"
-    path.write_bytes(binary.read_bytes()[:200])
-    with pytest.raises(ValueError, match="cut.kenlm' cannot be loaded"):
+BINARY = pathlib.Path(__file__).parent / "data" / "words.kenlm"
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda content: content[:200], "states 6 words and has 0"),
+        (lambda content: content[:-3], "states 6 words and has 5"),
+        (lambda content: content.replace(b"ba", b"\xe9a"), "can't decode"),
+        (lambda c: c[:100] + b"\0" + c[101:200], "cannot be loaded"),
+    ],
+)
+def test_damaged_binaries(tmp_path, damage, message):
+    path = tmp_path / "broken.kenlm"
+    path.write_bytes(damage(BINARY.read_bytes()))
+    with pytest.raises(ValueError, match=f"broken.kenlm' .*{message}"):
         BeamSearchDecoder(language_model=path, lexicon=["ab"])
+
+
+def test_a_binary_without_its_words_needs_a_lexicon(words_arpa, tmp_path):
+    content = BINARY.read_bytes()
+    path = tmp_path / "bare.kenlm"  # as by build_binary -v
+    path.write_bytes(
+        content[:100] + b"\0" + content[101 : content.rindex(b"<unk>\0")]
+    )
+    with pytest.raises(ValueError, match="it has none. Pass a `lexicon`"):
+        BeamSearchDecoder(ALPHABET, path)
+    logits = random_logits(5)
+    bare = BeamSearchDecoder(ALPHABET, path, ["a", "ab", "ba"], **EVERYTHING)
+    full = BeamSearchDecoder(ALPHABET, words_arpa, **EVERYTHING)
+    assert_scores(
+        bare(logits, [5])[0], {h.text: h.score for h in full(logits, [5])[0]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -585,10 +687,20 @@ def test_a_missing_lexicon():
         ({"top_paths": 0}, "`top_paths` must be a positive integer"),
         ({"top_paths": 65}, "`top_paths` must not exceed `beam_width`"),
         ({"lm_weight": -1.0}, "`lm_weight` must not be negative"),
-        ({"lm_weight": math.nan}, "`lm_weight` must not be negative"),
+        ({"lm_weight": math.nan}, "`lm_weight` must be a finite number"),
+        ({"lm_weight": math.inf}, "`lm_weight` must be a finite number"),
+        ({"word_score": math.inf}, "`word_score` must be a finite number"),
+        (
+            {"lexicon": ["ab"], "hot_words": {"ab": math.nan}},
+            r"`hot_words\['ab'\]` must be a finite number",
+        ),
+        (
+            {"lexicon": ["ab"], "hot_words": {"ab": "5"}},
+            r"`hot_words\['ab'\]` must be a finite number",
+        ),
         ({"beam_threshold": -1.0}, "`beam_threshold` must not be negative"),
-        ({"blank_index": -1}, "`blank_index` must not be negative"),
-        ({"blank_index": 29}, "`blank_index` must be among the first 29"),
+        ({"blank_index": -1}, "`blank_index` must be from 0 to 28"),
+        ({"blank_index": 29}, "`blank_index` must be from 0 to 28"),
         ({"alphabet": ""}, "`alphabet` must have characters"),
         ({"alphabet": "aba"}, "`alphabet` must have characters, each once"),
         ({"alphabet": "ab", "lexicon": ["ab"]}, "`alphabet` with a space"),
@@ -618,6 +730,12 @@ def test_invalid_logits(shape):
         BeamSearchDecoder()(np.zeros(shape), [5])
 
 
+@pytest.mark.parametrize("length", [5, [5], [5, 6], [5, -1], [5, 5, 5]])
+def test_invalid_lengths(length):
+    with pytest.raises(ValueError, match="`logit_length` must be 2 numbers"):
+        BeamSearchDecoder()(np.zeros((2, 5, 31)), length)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite(any_decoder, value):
     logits = random_symbols(2, 5)
@@ -637,28 +755,28 @@ def test_the_missing_extra_is_named(monkeypatch, words_arpa):
 # === With a model ===
 
 
-def test_transcribe_with_a_decoder(dev_clips):
-    model = DeepSpeech2(num_rnn_layers=1, rnn_units=8, dense_units=8)
-    model.adapt(
-        [{"audio": c[None], "audio_length": [len(c)]} for c in dev_clips]
-    )
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(20)
+    return DeepSpeech2(num_rnn_layers=1, rnn_units=8, dense_units=8)
+
+
+def test_transcribe_with_a_decoder(model, dev_clips):
+    clips = [dev_clips[0][:size] for size in (9600, 3200, 6400)]
     decoder = BeamSearchDecoder(lexicon=["to", "ten"], beam_width=4)
-    texts = model.transcribe(dev_clips, decoder=decoder)
-    expected = []
-    for clip in dev_clips:
-        outputs = model.predict_on_batch(
-            {"audio": clip[None], "audio_length": np.array([len(clip)])}
-        )
-        expected += texts_of(
-            decoder(outputs["logits"], outputs["logit_length"])
-        )
-    assert texts == expected
+    texts = model.transcribe(clips, decoder=decoder)
+    outputs = model.predict_on_batch(pad_samples(clips))
+    assert texts == texts_of(
+        decoder(outputs["logits"], outputs["logit_length"])
+    )
+    assert len(set(texts)) > 1
     assert model.frame_duration == 0.02
 
 
-@pytest.mark.parametrize("name", ["alphabet", "blank_index"])
-def test_a_decoder_of_other_symbols_is_refused(name):
-    model = DeepSpeech2(num_rnn_layers=1, rnn_units=8, dense_units=8)
-    decoder = BeamSearchDecoder(**{name: {"alphabet": "ab"}.get(name, 1)})
+@pytest.mark.parametrize("arguments", [{"alphabet": "ab"}, {"blank_index": 1}])
+def test_a_decoder_of_other_symbols_is_refused(model, arguments):
+    [name] = arguments
     with pytest.raises(ValueError, match=f"must have the model's `{name}`"):
-        model.transcribe(["missing.wav"], decoder=decoder)
+        model.transcribe(
+            ["missing.wav"], decoder=BeamSearchDecoder(**arguments)
+        )

@@ -10,7 +10,7 @@ def align(log_probs, labels, blank_index=0, space_index=None):
 
     Args:
         log_probs: Array of shape `(frames, symbols)`.
-        labels: List of integers, the text without blanks.
+        labels: Integers, the text without blanks.
         blank_index: Integer. Symbol of the blank. Defaults to `0`.
         space_index: Integer. Symbol that may be repeated between words, and
             stand before the first and after the last one, as spaces do in
@@ -21,7 +21,7 @@ def align(log_probs, labels, blank_index=0, space_index=None):
         one after its last.
 
     Raises:
-        ValueError: If there are too few frames for the labels.
+        ValueError: If the frames cannot hold the labels.
 
     Reference:
         Graves et al., 2006, section 4.1, with a maximum in place of the sum.
@@ -34,6 +34,7 @@ def align(log_probs, labels, blank_index=0, space_index=None):
     >>> align(np.log(np.eye(3)[best] + 0.01), [1, 2])
     [(1, 3), (4, 5)]
     """
+    labels = np.asarray(labels, int)
     emissions = _emissions(log_probs, labels, blank_index, space_index)
     num_frames, num_states = emissions.shape
     # A blank may be left out between two labels that differ.
@@ -54,9 +55,10 @@ def align(log_probs, labels, blank_index=0, space_index=None):
     state = num_states - 1
     if num_states > 1 and scores[-2] > scores[-1]:
         state -= 1
-    if labels and (num_frames == 0 or scores[state] == -np.inf):
+    if not scores[state] > -np.inf or num_frames == 0 < len(labels):
         raise ValueError(
-            f"{num_frames} frames are too few for {len(labels)} labels."
+            f"{num_frames} frames cannot hold {len(labels)} labels: the text "
+            "is too long, or has no probability."
         )
     spans = [(num_frames, 0)] * len(labels)
     for frame in range(num_frames - 1, -1, -1):
@@ -81,29 +83,34 @@ def _emissions(log_probs, labels, blank_index, space_index):
     return emissions
 
 
-def time_text(text, labels, log_probs, frame_duration, space_index=None):
+def time_text(text, alphabet, log_probs, frame_duration):
     """Tells when each word and each character of a text was said.
 
     Args:
-        text: String.
-        labels: List of integers, the symbol of each of its characters.
-        log_probs: Array of shape `(frames, symbols)`, the blank first.
+        text: String, of characters of the alphabet, one space between words.
+        alphabet: String.
+        log_probs: Array of shape `(frames, symbols)`: the blank first, then
+            the alphabet in order.
         frame_duration: Float. Seconds between two frames.
-        space_index: Integer, as of `align`. Defaults to `None`.
 
     Returns:
         Two tuples of `TimedText`: the words, and the characters but spaces.
+
+    Raises:
+        ValueError: If the frames cannot hold the text.
 
     Example:
 
     >>> import numpy as np
     >>> from keras_ds2.decoding.alignment import time_text
     >>> log_probs = np.log(np.eye(3)[[0, 1, 1, 0, 2, 0]] + 0.01)
-    >>> [word], _ = time_text("ab", [1, 2], log_probs, frame_duration=0.5)
+    >>> [word], _ = time_text("ab", "ab", log_probs, frame_duration=0.5)
     >>> (word.start, word.end)
     (0.5, 2.5)
     """
-    spans = align(log_probs, labels, space_index=space_index)
+    symbols = {c: index for index, c in enumerate(alphabet, start=1)}
+    labels = [symbols[character] for character in text]
+    spans = align(log_probs, labels, space_index=symbols.get(" "))
     characters = [
         TimedText(
             character,

@@ -1,6 +1,8 @@
 """Logits in, the best hypotheses out."""
 
 import copy
+import math
+import numbers
 
 import numpy as np
 
@@ -34,7 +36,9 @@ class BeamSearchDecoder:
 
     with natural logarithms, plus the boost of each hot word. `p_ctc` is the
     probability of all alignments that read as the text, where a run of spaces
-    is one space; `p_lm` is that of the text and its end.
+    is one space (where words are searched; elsewhere the best of these texts
+    counts alone); `p_lm` is that of the text and its end. If a recording
+    breaks off within a word, the text is without it and `p_ctc` with it.
 
     What is searched depends on what is given:
 
@@ -151,6 +155,7 @@ class BeamSearchDecoder:
 
     def __call__(self, logits, logit_length, frame_duration=None):
         logits = np.asarray(logits)
+        logit_length = np.asarray(logit_length)
         if logits.ndim != 3 or logits.shape[2] <= len(self.alphabet):
             raise ValueError(
                 "`logits` must be of shape (batch, frames, symbols), with a "
@@ -158,9 +163,17 @@ class BeamSearchDecoder:
                 f"{len(self.alphabet)} characters of the alphabet. Received: "
                 f"logits.shape={logits.shape}."
             )
+        batch, frames, _ = logits.shape
+        if logit_length.shape != (batch,) or np.any(
+            (logit_length < 0) | (logit_length > frames)
+        ):
+            raise ValueError(
+                f"`logit_length` must be {batch} numbers from 0 to {frames}. "
+                f"Received: logit_length={logit_length}."
+            )
         return [
             self._decode(logits[i, : int(length)], i, frame_duration)
-            for i, length in enumerate(np.asarray(logit_length))
+            for i, length in enumerate(logit_length)
         ]
 
     def _decode(self, logits, index, frame_duration):
@@ -172,27 +185,17 @@ class BeamSearchDecoder:
             text = " ".join(word for word in text.split(" ") if word)
             # Texts that differ in runs of spaces only: the best stands.
             if text not in hypotheses:
+                times = ()
+                if frame_duration is not None:
+                    times = time_text(
+                        text, self.alphabet, log_probs, frame_duration
+                    )
                 hypotheses[text] = Hypothesis(
-                    text,
-                    score,
-                    acoustic_score,
-                    lm_score,
-                    *self._times(text, log_probs, frame_duration),
+                    text, score, acoustic_score, lm_score, *times
                 )
             if len(hypotheses) == self.top_paths:
                 break
         return list(hypotheses.values())
-
-    def _times(self, text, log_probs, frame_duration):
-        if frame_duration is None:
-            return (), ()
-        return time_text(
-            text,
-            [self.alphabet.index(character) + 1 for character in text],
-            log_probs,
-            frame_duration,
-            self.alphabet.index(" ") + 1 if " " in self.alphabet else None,
-        )
 
     def _log_probs(self, logits, index):
         """Log probabilities of the blank and of the alphabet, in order."""
@@ -213,16 +216,23 @@ class BeamSearchDecoder:
     def _validate(self):
         for name in ("beam_width", "top_paths"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, numbers.Integral) or value < 1:
                 raise ValueError(
                     f"`{name}` must be a positive integer. Received: "
                     f"{name}={value!r}."
                 )
-        for name in ("lm_weight", "beam_threshold", "blank_index"):
-            if not getattr(self, name) >= 0:
+        terms = {"lm_weight": self.lm_weight, "word_score": self.word_score}
+        terms |= {f"hot_words[{w!r}]": b for w, b in self.hot_words.items()}
+        for name, value in terms.items():
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
                 raise ValueError(
-                    f"`{name}` must not be negative. Received: "
-                    f"{name}={getattr(self, name)}."
+                    f"`{name}` must be a finite number. Received: {value!r}."
+                )
+        for name in ("lm_weight", "beam_threshold"):
+            value = getattr(self, name)
+            if not value >= 0:
+                raise ValueError(
+                    f"`{name}` must not be negative. Received: {value}."
                 )
         if self.top_paths > self.beam_width:
             raise ValueError(
@@ -234,11 +244,11 @@ class BeamSearchDecoder:
                 "`alphabet` must have characters, each once. Received: "
                 f"alphabet={self.alphabet!r}."
             )
-        if self.blank_index > len(self.alphabet):
+        if self.blank_index not in range(len(self.alphabet) + 1):
             raise ValueError(
-                "`blank_index` must be among the first "
-                f"{len(self.alphabet) + 1} symbols: reserved ones come last. "
-                f"Received: blank_index={self.blank_index}."
+                f"`blank_index` must be from 0 to {len(self.alphabet)}: "
+                "reserved symbols come last. Received: "
+                f"blank_index={self.blank_index}."
             )
 
     def _make_search(self):
@@ -248,12 +258,10 @@ class BeamSearchDecoder:
         units = []
         if self.language_model is not None:
             units = read_units(self.language_model)
-        if self.lexicon is None:
-            names = character_units(units, self.alphabet)
-            if units and names is not None:
-                return CharacterSearch(
-                    self.alphabet, names, self.language_model
-                )
+        if self.lexicon is None and (
+            names := character_units(units, self.alphabet)
+        ):
+            return CharacterSearch(self.alphabet, names, self.language_model)
         hot_words = spell_hot_words(self.hot_words, self.alphabet)
         words = spell_words(units, self.lexicon, hot_words, self.alphabet)
         if not words:
@@ -262,8 +270,7 @@ class BeamSearchDecoder:
                 f"Language model '{self.language_model}' has no word that the "
                 f"alphabet {self.alphabet!r} can spell: {known}. Pass a "
                 "`lexicon` for a KenLM binary without its words (build_binary "
-                "-v). In a model of characters the space is `|`, and the "
-                "other units are single characters."
+                "-v)."
             )
         return LexiconSearch(
             self.alphabet, words, self.language_model, hot_words

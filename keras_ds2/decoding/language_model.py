@@ -4,12 +4,17 @@ import gzip
 import math
 import mmap
 import os
+import struct
+import zlib
 
 from keras_ds2.text import normalize_transcript
 
 LOG_10 = math.log(10.0)  # KenLM's logarithms are decimal, ours are natural
 
 _KENLM_MAGIC = b"mmap lm http://kheafield.com/code"
+# Where its format 5 says whether the words are there, and how many.
+_HAS_WORDS = 100
+_NUM_WORDS = 108
 _SPECIAL = ("<s>", "</s>", "<unk>", "<UNK>")
 _SPACES = ("|", "<space>")
 
@@ -64,62 +69,56 @@ def read_units(path):
         )
     with open(path, "rb") as file:
         start = file.read(len(_KENLM_MAGIC))
-    if start == _KENLM_MAGIC:
-        units = _binary_units(path)
-    else:
-        opened = gzip.open if start.startswith(b"\x1f\x8b") else open
-        try:
-            with opened(path, "rt", encoding="utf-8") as file:
-                units = _arpa_units(file, path)
-        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-            raise ValueError(
-                f"Language model '{path}' is neither an ARPA file nor a "
-                f"KenLM binary: {error}"
-            ) from error
+    try:
+        if start == _KENLM_MAGIC:
+            units = _binary_units(path)
+        else:
+            opened = gzip.open if start.startswith(b"\x1f\x8b") else open
+            with opened(path, "rb") as file:
+                units = _arpa_units(file)
+        units = [unit.decode("utf-8") for unit in units]
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(
+            f"Language model '{path}' is neither a well-formed ARPA file nor "
+            f"a KenLM binary: {error}. Build it again, for instance with "
+            "KenLM's lmplz."
+        ) from error
     return [unit for unit in units if unit not in _SPECIAL]
 
 
 def _binary_units(path):
-    # KenLM writes its words at the very end, each ended by a zero byte.
     with (
         open(path, "rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        start = max(content.rfind(b"<unk>\0"), content.rfind(b"<UNK>\0"))
-        if start < 0:
+        if len(content) < _NUM_WORDS + 8:
+            raise ValueError("it ends within the header")
+        if not content[_HAS_WORDS]:
             return []
-        words = content[start:].split(b"\0")
-    return [word.decode("utf-8") for word in words if word]
+        # They come last, each ended by a zero byte.
+        units = content[content.rfind(b"<unk>\0") :].split(b"\0")[:-1]
+        (expected,) = struct.unpack_from("<Q", content, _NUM_WORDS)
+    # A model without <unk> is given one that it may not count.
+    if len(units) < expected:
+        raise ValueError(f"it states {expected} words and has {len(units)}")
+    return units
 
 
-def _arpa_units(file, path):
-    def malformed(what):
-        return ValueError(
-            f"Language model '{path}' is not a well-formed ARPA file: {what}. "
-            "Build it again, for instance with KenLM's lmplz."
-        )
-
-    expected = None
+def _arpa_units(file):
+    # What KenLM checks when it loads the file is not checked here.
     for line in file:
-        if line.strip() == "\\1-grams:":
+        if line.strip() == b"\\1-grams:":
             break
-        if line.startswith("ngram 1="):
-            count = line.partition("=")[2].strip()
-            expected = int(count) if count.isdecimal() else None
     else:
-        raise malformed("it has no line '\\1-grams:'")
-    if expected is None:
-        raise malformed("it has no line 'ngram 1=' with a number")
+        raise ValueError("it has no line '\\1-grams:'")
     units = []
     for line in file:
         fields = line.split()
         if not fields:
             break
         if len(fields) not in (2, 3):
-            raise malformed(f"its unigram {line.strip()!r} has no word")
+            raise ValueError(f"its unigram {line!r} has no word")
         units.append(fields[1])
-    if len(units) != expected:
-        raise malformed(f"it states {expected} unigrams and has {len(units)}")
     return units
 
 
@@ -148,7 +147,7 @@ def read_lexicon(lexicon, alphabet):
     if isinstance(lexicon, (str, os.PathLike)):
         name = f"Lexicon '{lexicon}'"
         try:
-            with open(lexicon, encoding="utf-8") as file:
+            with open(lexicon, encoding="utf-8-sig") as file:
                 lexicon = [line.partition("\t")[0].strip() for line in file]
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(
@@ -177,7 +176,8 @@ def spell_words(units, lexicon, hot_words, alphabet):
     """Maps each word that may come out to the language model's unit.
 
     Units that the alphabet cannot spell are left out; of several with one
-    spelling (`The`, `the`) the first counts.
+    spelling (`The`, `the`) the one that is written so counts, or the last in
+    the order of the alphabet.
 
     Args:
         units: List of strings, of `read_units`.
@@ -202,10 +202,13 @@ def spell_words(units, lexicon, hot_words, alphabet):
             "Words need an `alphabet` with a space. Received: "
             f"alphabet={alphabet!r}."
         )
-    words: dict[str, str] = {}
-    for unit in units:
-        if _is_spelled(unit, alphabet):
-            words.setdefault(normalize_transcript(unit), unit)
+    # Lower case comes after upper case. Files have orders of their own.
+    words = {
+        normalize_transcript(unit): unit
+        for unit in sorted(units)
+        if _is_spelled(unit, alphabet)
+    }
+    words |= {word: word for word in words.keys() & set(units)}
     chosen = list(words)
     if lexicon is not None:
         lexicon = read_lexicon(lexicon, alphabet)
@@ -236,13 +239,20 @@ def character_units(units, alphabet):
 
     Returns:
         List of strings, or `None` if the units are words.
+
+    Raises:
+        ValueError: If it cannot be told which the units are.
     """
     known = set(units)
     marks = known.intersection(_SPACES)
-    if any(len(unit) > 1 for unit in known - marks):
+    if not known or any(len(unit) > 1 for unit in known - marks):
         return None
     if " " in alphabet and not marks:
-        return None
+        raise ValueError(
+            "The language model's units are single characters, and none is "
+            "the space. Write the space of a model of characters as `|`, or "
+            "pass a `lexicon` of words of one letter."
+        )
     space = next(iter(sorted(marks)), " ")
     names = [c if c in known else c.upper() for c in alphabet]
     return [space if name == " " else name for name in names]

@@ -5,6 +5,8 @@ characters of the alphabet in order. `begin`, `step` with as many frames as
 there are, `end`: a whole utterance is a stream of one step.
 """
 
+import itertools
+
 import numpy as np
 from keras import ops
 
@@ -49,15 +51,21 @@ class TensorFlowSearch:
             yield "", 0.0, 0.0, 0.0
             return
         log_probs = np.array(self._frames, "float32")
-        # TensorFlow fails if there are fewer texts than it is asked for. One
-        # frame has this many, two frames or more have at least as many.
-        num_texts = 1 + len(self._alphabet) ** min(len(log_probs), 2)
+        # TensorFlow fails if there are fewer texts than it is asked for. Up
+        # to so many characters, none like the one before, always fit.
+        num_characters = min(len(log_probs), 8)
+        size = len(self._alphabet)
+        num_texts = 1 + sum(
+            size * (size - 1) ** i for i in range(num_characters)
+        )
+        # For several, all: some may be the same but for runs of spaces.
+        num_paths = 1 if self._top_paths == 1 else self._beam_width
         decoded, scores = ops.ctc_decode(
             log_probs[None],
             np.array([len(log_probs)], "int32"),
             strategy="beam_search",
             beam_width=self._beam_width,
-            top_paths=min(self._top_paths, num_texts),
+            top_paths=min(num_paths, num_texts),
             mask_index=0,
         )
         for labels, score in zip(
@@ -84,25 +92,25 @@ class LexiconSearch:
         self._symbols = {c: i for i, c in enumerate(alphabet, start=1)}
         self._index = {word: i for i, word in enumerate(self._words)}
         self._boosts = {self._index[w]: b for w, b in hot_words.items()}
-        self._kenlm = (
+        self._model = (
             load_kenlm(language_model, words.values())
             if language_model is not None
-            else None
+            else self._flashlight.ZeroLM()
         )
 
     def configure(
         self, beam_width, beam_threshold, lm_weight, word_score, top_paths
     ):
         """Sets what can be changed without loading anything again."""
-        self._lm_weight = lm_weight if self._kenlm is not None else 0.0
+        self._lm_weight = lm_weight
         self._word_score = word_score
-        model = self._kenlm if self._lm_weight else self._flashlight.ZeroLM()
-        # flashlight multiplies what its model says by this weight.
-        weight = self._lm_weight * LOG_10 if self._lm_weight else 1.0
+        model, weight = self._model, lm_weight * LOG_10
         if self._boosts:
-            boosts = {i: b / weight for i, b in self._boosts.items()}
-            model = _boosted(self._flashlight, model, boosts)
-        self._model = model
+            model = _boosted(self._flashlight, model, weight, self._boosts)
+            weight = 1.0
+        self._boosted_model = model  # kept, for flashlight forgets Python's
+        self._weight = weight
+        self._trie = self._make_trie(model)
         self._decoder = self._flashlight.LexiconDecoder(
             self._flashlight.LexiconDecoderOptions(
                 beam_size=beam_width,
@@ -115,7 +123,7 @@ class LexiconSearch:
                 log_add=True,
                 criterion_type=self._flashlight.CriterionType.CTC,
             ),
-            self._trie(model),
+            self._trie,
             model,
             self._symbols[" "],
             0,
@@ -124,7 +132,7 @@ class LexiconSearch:
             False,
         )
 
-    def _trie(self, model):
+    def _make_trie(self, model):
         """The lexicon as a tree; a node knows the best word below it."""
         trie = self._flashlight.Trie(len(self._alphabet) + 1, 0)
         start = model.start(False)
@@ -145,19 +153,23 @@ class LexiconSearch:
     def end(self):
         """Yields `(text, score, acoustic_score, lm_score)`, best first."""
         # A word ends with a space, and the last one need not have been said:
-        # one more frame gives it for nothing, and nothing else.
-        frame = np.full((1, len(self._alphabet) + 1), NEVER)
+        # one more frame gives it for nothing. Whoever is in the middle of a
+        # word can only wait, at the price of a blank.
+        frame = np.full((1, len(self._alphabet) + 1), 2 * NEVER)
+        frame[0, 0] = NEVER
         frame[0, self._symbols[" "]] = 0.0
         self.step(frame)
         self._decoder.decode_end()
         results = self._decoder.get_all_final_hypothesis()
-        # If the recording breaks off in the middle of every word that is
-        # left, each text is without its fragment.
-        whole = [result for result in results if result.score > NEVER / 2]
-        for result in whole or results:
-            words = [index for index in result.words if index >= 0]
-            score = result.score - (0.0 if whole else NEVER)
-            lm_score = _lm_score(self._kenlm, words)
+        scores = [(result.score, result.words) for result in results]
+        if scores[0][0] < NEVER / 2:
+            # The recording breaks off in the middle of every word that is
+            # left: each text is without its fragment.
+            scores = [self._without_fragment(result) for result in results]
+            scores.sort(key=lambda pair: pair[0], reverse=True)
+        for score, words in scores:
+            words = [index for index in words if index >= 0]
+            lm_score = _lm_score(self._model, words)
             acoustic_score = (
                 score
                 - self._lm_weight * lm_score
@@ -166,6 +178,14 @@ class LexiconSearch:
             )
             text = " ".join(self._words[index] for index in words)
             yield text, score, acoustic_score, lm_score
+
+    def _without_fragment(self, result):
+        """Takes back the blank's price and the promise of the best word."""
+        # flashlight begins and ends with a space of its own.
+        labels = _labels(result.tokens[:-1])
+        fragment = labels[-labels[::-1].index(self._symbols[" "]) :]
+        promised = self._weight * self._trie.search(fragment).max_score
+        return result.score - NEVER - promised, result.words
 
 
 class CharacterSearch:
@@ -215,13 +235,7 @@ class CharacterSearch:
         """Yields `(text, score, acoustic_score, lm_score)`, best first."""
         self._decoder.decode_end()
         for result in self._decoder.get_all_final_hypothesis():
-            symbols = [
-                symbol
-                for symbol, before in zip(
-                    result.tokens[1:], result.tokens, strict=False
-                )
-                if symbol > 0 and symbol != before
-            ]
+            symbols = _labels(result.tokens)
             lm_score = _lm_score(self._kenlm, symbols)
             text = "".join(self._alphabet[symbol - 1] for symbol in symbols)
             yield (
@@ -238,10 +252,13 @@ def _step(decoder, log_probs):
         decoder.decode_step(frames.ctypes.data, *frames.shape)
 
 
+def _labels(tokens):
+    """What is left of an alignment without blanks and repeats."""
+    return [token for token, _ in itertools.groupby(tokens) if token > 0]
+
+
 def _lm_score(model, items):
     """Natural logarithm of the probability of a whole sequence."""
-    if model is None:
-        return 0.0
     state = model.start(False)
     total = 0.0
     for item in items:
@@ -250,8 +267,8 @@ def _lm_score(model, items):
     return LOG_10 * (total + model.finish(state)[1])
 
 
-def _boosted(flashlight, model, boosts):
-    """Wraps a model, in Python, to add to the scores of some words."""
+def _boosted(flashlight, model, weight, boosts):
+    """Wraps a model, in Python: its scores, weighted, plus boosts."""
 
     class Boosted(flashlight.LM):  # type: ignore[name-defined]
         def start(self, start_with_nothing):
@@ -259,9 +276,10 @@ def _boosted(flashlight, model, boosts):
 
         def score(self, state, item):
             state, score = model.score(state, item)
-            return state, score + boosts.get(item, 0.0)
+            return state, weight * score + boosts.get(item, 0.0)
 
         def finish(self, state):
-            return model.finish(state)
+            state, score = model.finish(state)
+            return state, weight * score
 
     return Boosted()
