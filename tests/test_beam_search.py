@@ -424,6 +424,57 @@ def test_a_fragment_is_heard_and_not_read(num_frames, tmp_path):
     assert best.score == pytest.approx(0.5 * lm_score + 0.25, abs=1e-4)
 
 
+def test_texts_without_their_fragments_come_best_first():
+    never = math.exp(-60)
+    probabilities = np.full((3, 4), never)
+    probabilities[0, 2] = probabilities[2, 3] = 1.0  # a, and b in the end
+    probabilities[1, :2] = 0.4, 0.6  # a blank, or a space
+    decoder = BeamSearchDecoder(
+        ALPHABET,
+        lexicon=["a", "baa", "abba"],
+        hot_words={"abba": 3.0},
+        top_paths=2,
+    )
+    [hypotheses] = decoder(np.log([probabilities]), [3])
+    assert [h.text for h in hypotheses] == ["a", ""]  # a b, ab
+    assert_scores(hypotheses, {"a": math.log(0.6), "": math.log(0.4)})
+
+
+@pytest.mark.parametrize("kind", ["words", "characters"])
+def test_texts_far_below_the_best_are_dropped(kind, request):
+    model = request.getfixturevalue(f"{kind}_arpa")
+    logits = random_logits(4, seed=4)
+    every, near = [
+        BeamSearchDecoder(
+            ALPHABET, model, **{**EVERYTHING, "beam_threshold": threshold}
+        )(logits, [4])[0]
+        for threshold in (1e6, 4.0)
+    ]
+    assert len(near) < len(every)
+    assert near[0].text == every[0].text
+
+
+@pytest.mark.parametrize("kind", [None, "words", "characters"])
+def test_a_beam_of_one_forgets_what_would_have_become_best(kind, request):
+    # Two blanks are the best path, and a the best text: 0.4 + 0.6 * 0.4.
+    logits = np.log([[[0.6, 1e-9, 0.4, 1e-9]] * 2])
+    model = request.getfixturevalue(f"{kind}_arpa") if kind else None
+    for width, text in ((1, ""), (64, "a")):
+        decoder = BeamSearchDecoder(
+            ALPHABET, model, beam_width=width, lm_weight=0.0
+        )
+        assert texts_of(decoder(logits, [2])) == [text]
+
+
+def test_what_is_all_but_impossible_has_a_score():
+    logits = np.zeros((1, 2, 4))
+    logits[0, 0, 2] = logits[0, 1, 1] = 1e30  # a, and a space
+    decoder = BeamSearchDecoder(ALPHABET, lexicon=["ab"])
+    [[best]] = decoder(logits, [2])
+    assert best.text == "ab"
+    assert best.score == pytest.approx(-1e4)
+
+
 def test_several_texts_of_any_characters_differ_in_more_than_spaces():
     logits = random_logits(5)
     decoder = BeamSearchDecoder(ALPHABET, beam_width=500, top_paths=12)
@@ -570,16 +621,19 @@ def test_a_model_of_characters_needs_a_mark_for_the_space(tmp_path):
     assert best.text in ("", "a")
 
 
-def test_upper_case_words_are_those_of_transcripts(words_arpa, tmp_path):
+@pytest.mark.parametrize("ngrams", [WORDS, CHARACTERS])
+def test_upper_case_is_that_of_transcripts(ngrams, tmp_path):
     upper = {
-        tuple(w.upper() if w[0] != "<" else w for w in words): scores
-        for words, scores in WORDS.items()
+        tuple(u.upper() if u[0] != "<" else u for u in units): scores
+        for units, scores in ngrams.items()
     }
-    path = write_arpa(tmp_path / "upper.arpa", upper)
+    paths = [tmp_path / "lower.arpa", tmp_path / "upper.arpa"]
     logits = random_logits(5)
     first, second = [
-        BeamSearchDecoder(ALPHABET, model, **EVERYTHING)(logits, [5])
-        for model in (words_arpa, path)
+        BeamSearchDecoder(ALPHABET, write_arpa(path, model), **EVERYTHING)(
+            logits, [5]
+        )
+        for path, model in zip(paths, (ngrams, upper), strict=True)
     ]
     assert first == second
 

@@ -36,9 +36,9 @@ class BeamSearchDecoder:
 
     with natural logarithms, plus the boost of each hot word. `p_ctc` is the
     probability of all alignments that read as the text, where a run of spaces
-    is one space (where words are searched; elsewhere the best of these texts
-    counts alone); `p_lm` is that of the text and its end. If a recording
-    breaks off within a word, the text is without it and `p_ctc` with it.
+    is one space (without words the best of such texts stands for all);
+    `p_lm` is that of the text and its end. If a recording breaks off within
+    a word, the text leaves it out and `p_ctc` counts what was heard of it.
 
     What is searched depends on what is given:
 

@@ -176,8 +176,7 @@ def spell_words(units, lexicon, hot_words, alphabet):
     """Maps each word that may come out to the language model's unit.
 
     Units that the alphabet cannot spell are left out; of several with one
-    spelling (`The`, `the`) the one that is written so counts, or the last in
-    the order of the alphabet.
+    spelling (`The`, `the`) the last when sorted counts, in lower case.
 
     Args:
         units: List of strings, of `read_units`.
@@ -202,13 +201,12 @@ def spell_words(units, lexicon, hot_words, alphabet):
             "Words need an `alphabet` with a space. Received: "
             f"alphabet={alphabet!r}."
         )
-    # Lower case comes after upper case. Files have orders of their own.
+    # In an order of our own, for each format has another.
     words = {
         normalize_transcript(unit): unit
         for unit in sorted(units)
         if _is_spelled(unit, alphabet)
     }
-    words |= {word: word for word in words.keys() & set(units)}
     chosen = list(words)
     if lexicon is not None:
         lexicon = read_lexicon(lexicon, alphabet)
