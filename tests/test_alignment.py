@@ -102,6 +102,14 @@ def test_times_of_words():
     np.testing.assert_allclose(times, [(0.1, 0.3), (0.6, 0.7), (0.8, 0.9)])
 
 
+def test_spaces_around_words_are_not_theirs():
+    path = [1, 2, 1, 0, 1, 3, 1]  # " a  b "
+    probabilities = np.eye(4)[path] * 0.8 + 0.05
+    probabilities[probabilities[:, 0] < 0.1, 0] = 1e-4  # no blank elsewhere
+    words, _ = time_text("a b", " ab", np.log(probabilities), 1.0)
+    assert [(w.start, w.end) for w in words] == [(1.0, 2.0), (5.0, 6.0)]
+
+
 def test_an_empty_text_has_no_times():
     assert time_text("", "ab", np.zeros((5, 3)), 0.1) == ((), ())
     assert time_text("", "ab", np.zeros((0, 3)), 0.1) == ((), ())
