@@ -1,51 +1,60 @@
 """Deep Speech 1 and 2 in Keras: layers, models, training; speech to text."""
 
-from keras_ds2 import data
-from keras_ds2.audio import AudioError, load_audio
-from keras_ds2.decoding.beam_search import BeamSearchDecoder
-from keras_ds2.decoding.greedy import greedy_decode
-from keras_ds2.decoding.hypothesis import Hypothesis, TimedText
-from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
-from keras_ds2.layers.bidirectional_simple_rnn import BidirectionalSimpleRNN
-from keras_ds2.layers.clipped_relu import clipped_relu
-from keras_ds2.layers.context_window import ContextWindow
-from keras_ds2.layers.ctc_layer import CTCLayer
-from keras_ds2.layers.gru import GRU
-from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
-from keras_ds2.layers.lstm import LSTM
-from keras_ds2.layers.output_length import OutputLength
-from keras_ds2.layers.row_convolution import RowConvolution
-from keras_ds2.layers.sequence_batch_normalization import (
-    SequenceBatchNormalization,
-)
-from keras_ds2.layers.sequence_conv2d import SequenceConv2D
-from keras_ds2.layers.sequence_mask import SequenceMask
-from keras_ds2.layers.simple_rnn import SimpleRNN
-from keras_ds2.layers.spec_augment import SpecAugment
-from keras_ds2.layers.symbol_logits import SymbolLogits
-from keras_ds2.models.deepspeech import DeepSpeech
-from keras_ds2.models.deepspeech2 import DeepSpeech2
-from keras_ds2.pretrained import (
-    load_pretrained,
-    pretrained_weights,
-    save_pretrained,
-)
-from keras_ds2.training.backup_and_restore import BackupAndRestore
-from keras_ds2.training.device import (
-    use_device,
-    use_mixed_precision,
-    use_strategy,
-)
-from keras_ds2.training.dry_run import dry_run
-from keras_ds2.training.evaluate import evaluate
-from keras_ds2.training.figures import (
-    plot_learning_curves,
-    plot_transcription,
-)
-from keras_ds2.training.training_monitor import TrainingMonitor
-from keras_ds2.training.warmup_schedule import WarmupSchedule
+import os
+import sys
 
 __version__ = "0.1.0"
+
+# The command line answers `--help` at once: started as `keras-ds2` or `python
+# -m keras_ds2`, it imports what a command needs, and nothing is imported here.
+# Everywhere else all is, so that Keras knows the classes it finds in files.
+if os.path.basename((sys.argv or [""])[0]) not in ("keras-ds2", "-m"):
+    from keras_ds2 import data
+    from keras_ds2.audio import AudioError, load_audio
+    from keras_ds2.decoding.beam_search import BeamSearchDecoder
+    from keras_ds2.decoding.decoder_file import load_decoder, save_decoder
+    from keras_ds2.decoding.greedy import greedy_decode
+    from keras_ds2.decoding.hypothesis import Hypothesis, TimedText
+    from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
+    from keras_ds2.layers.bidirectional_simple_rnn import BidirectionalSimpleRNN
+    from keras_ds2.layers.clipped_relu import clipped_relu
+    from keras_ds2.layers.context_window import ContextWindow
+    from keras_ds2.layers.ctc_layer import CTCLayer
+    from keras_ds2.layers.gru import GRU
+    from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
+    from keras_ds2.layers.lstm import LSTM
+    from keras_ds2.layers.output_length import OutputLength
+    from keras_ds2.layers.row_convolution import RowConvolution
+    from keras_ds2.layers.sequence_batch_normalization import (
+        SequenceBatchNormalization,
+    )
+    from keras_ds2.layers.sequence_conv2d import SequenceConv2D
+    from keras_ds2.layers.sequence_mask import SequenceMask
+    from keras_ds2.layers.simple_rnn import SimpleRNN
+    from keras_ds2.layers.spec_augment import SpecAugment
+    from keras_ds2.layers.symbol_logits import SymbolLogits
+    from keras_ds2.models.deepspeech import DeepSpeech
+    from keras_ds2.models.deepspeech2 import DeepSpeech2
+    from keras_ds2.pretrained import (
+        load_pretrained,
+        pretrained_weights,
+        save_pretrained,
+    )
+    from keras_ds2.training.backup_and_restore import BackupAndRestore
+    from keras_ds2.training.device import (
+        use_device,
+        use_mixed_precision,
+        use_strategy,
+    )
+    from keras_ds2.training.dry_run import dry_run
+    from keras_ds2.training.evaluate import evaluate
+    from keras_ds2.training.figures import (
+        plot_learning_curves,
+        plot_transcription,
+    )
+    from keras_ds2.training.training_monitor import TrainingMonitor
+    from keras_ds2.training.warmup_schedule import WarmupSchedule
+    from keras_ds2.transcription import Segment, transcribe_file
 
 __all__ = [
     "AudioError",
@@ -64,6 +73,7 @@ __all__ = [
     "LogMelSpectrogram",
     "OutputLength",
     "RowConvolution",
+    "Segment",
     "SequenceBatchNormalization",
     "SequenceConv2D",
     "SequenceMask",
@@ -80,11 +90,14 @@ __all__ = [
     "evaluate",
     "greedy_decode",
     "load_audio",
+    "load_decoder",
     "load_pretrained",
     "plot_learning_curves",
     "plot_transcription",
     "pretrained_weights",
+    "save_decoder",
     "save_pretrained",
+    "transcribe_file",
     "use_device",
     "use_mixed_precision",
     "use_strategy",

@@ -1,11 +1,13 @@
 """Audio files in, samples out; knows nothing of frames or text."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import soundfile
 import soxr
+
+from keras_ds2.audio_error import AudioError
 
 # What libsndfile answers when a stream was written without its length.
 _UNKNOWN_NUM_SAMPLES = 2**63 - 1
@@ -19,41 +21,6 @@ _SAMPLING_RATES = (1000, 768_000)
 # Full scale is 1. Integers stored as floats pass, noise read as floats does
 # not: its squares would be infinite in float32.
 _MAX_AMPLITUDE = 2.0**31
-
-
-class AudioError(ValueError):
-    """Says which audio file cannot be used, why, and what to do about it.
-
-    Args:
-        path: The audio file.
-        reason: One of `"missing"`, `"unreadable"`, `"empty"`,
-            `"non_finite"`, `"out_of_range"`, `"too_short"`, `"too_long"`,
-            `"wrong_duration"`, `"silent"` (as noise); fit for counting.
-        detail: The rest of the sentence that begins with the file's name:
-            what is wrong, with figures, and the fix.
-
-    Example:
-
-    >>> from keras_ds2.audio import AudioError, load_audio
-    >>> try:
-    ...     load_audio("missing.flac")
-    ... except AudioError as error:
-    ...     print(error.reason)
-    missing
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], reason: str, detail: str
-    ) -> None:
-        # All three go to `args`, so that the error survives pickling on its
-        # way out of a worker process.
-        super().__init__(path, reason, detail)
-        self.path = os.fspath(path)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"Audio file '{self.path}' {self.detail}"
 
 
 def audio_duration(path: str | os.PathLike[str]) -> float:
@@ -184,21 +151,98 @@ def load_audio(
             f"lasts {duration:.3f} s, more than max_duration={max_duration} s."
             " Split it or raise `max_duration`.",
         )
+    [(file_rate, samples, _)] = _decode(path, duration)
+    if file_rate != sampling_rate:
+        samples = soxr.resample(samples, file_rate, sampling_rate)
+    if not len(samples):  # One or two samples at a higher rate.
+        raise _empty(path)
+    return samples
+
+
+def read_blocks(
+    path: str | os.PathLike[str],
+    sampling_rate: int = 16000,
+    block_duration: float = 10.0,
+) -> Iterator[np.ndarray]:
+    """Reads an audio file piece by piece, for files of any length.
+
+    The pieces together are what `load_audio` gives, to rounding where the
+    rate is converted. No more than a piece is held in memory.
+
+    Args:
+        path: As of `load_audio`.
+        sampling_rate: Integer. The rate of the result in Hz. Defaults to
+            `16000`.
+        block_duration: Float. Seconds of a piece, more or less. Defaults to
+            `10.0`.
+
+    Yields:
+        Float32 arrays of shape `(num_samples,)`, finite, not empty.
+
+    Raises:
+        AudioError: As `load_audio` does, when the fault is reached.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import soundfile
+    >>> from keras_ds2.audio import read_blocks
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "long.wav")
+    ...     soundfile.write(path, np.zeros(5000), samplerate=16000)
+    ...     [len(block) for block in read_blocks(path, block_duration=0.25)]
+    [4000, 1000]
+    """
+    stream = None
+    is_empty = True
+    for file_rate, samples, is_last in _decode(
+        path, audio_duration(path), block_duration
+    ):
+        if file_rate != sampling_rate:
+            if stream is None:
+                stream = soxr.ResampleStream(file_rate, sampling_rate, 1)
+            samples = stream.resample_chunk(samples, is_last)
+        if len(samples):
+            is_empty = False
+            yield samples
+    if is_empty:
+        raise _empty(path)
+
+
+def _decode(
+    path: str | os.PathLike[str],
+    duration: float,
+    block_duration: float | None = None,
+) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Yields rate and mono samples of each block, and whether it is last."""
+    found = 0
+    is_last = False
     try:
-        samples, file_rate = soundfile.read(
-            os.fsencode(path), dtype="float32", always_2d=True
-        )
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            rate = file.samplerate
+            size = -1
+            if block_duration is not None:
+                size = max(round(block_duration * rate), 1)
+            while not is_last:
+                samples = file.read(size, dtype="float32", always_2d=True)
+                samples = samples.mean(axis=1)  # (num_samples,)
+                found += len(samples)
+                is_last = len(samples) < size or size < 0
+                # MP3 headers estimate; by more nothing honest is off.
+                if is_last and found / rate < 0.95 * duration - 0.05:
+                    raise _unreadable(
+                        path,
+                        f"it ends after {found / rate:.3f} s of the "
+                        f"{duration:.3f} s that its header states",
+                    )
+                _check_samples(path, samples)
+                yield rate, samples, is_last
     except (soundfile.SoundFileError, OSError) as error:
         raise _unreadable(path, str(error)) from error
-    samples = samples.mean(axis=1)  # (num_samples,)
-    found = len(samples) / file_rate
-    # MP3 headers estimate; by more than this nothing honest is off.
-    if found < 0.95 * duration - 0.05:
-        raise _unreadable(
-            path,
-            f"it ends after {found:.3f} s of the {duration:.3f} s that its "
-            "header states",
-        )
+
+
+def _check_samples(path: str | os.PathLike[str], samples: np.ndarray) -> None:
     num_bad = np.count_nonzero(~np.isfinite(samples))
     if num_bad:
         raise AudioError(
@@ -215,11 +259,6 @@ def load_audio(
             f"holds samples up to {peak:.1g}, where full scale is 1. Convert "
             "it again or leave it out.",
         )
-    if file_rate != sampling_rate:
-        samples = soxr.resample(samples, file_rate, sampling_rate)
-    if not len(samples):  # One or two samples at a higher rate.
-        raise _empty(path)
-    return samples
 
 
 def _unreadable(path: str | os.PathLike[str], cause: str) -> AudioError:

@@ -170,11 +170,52 @@ def save_pretrained(
         os.replace(text, path)
 
 
+def pretrained_names() -> list[str]:
+    """Lists the trained models that are shipped.
+
+    Returns:
+        Names for `load_pretrained`, sorted.
+
+    Example:
+
+    >>> from keras_ds2.pretrained import pretrained_names
+    >>> isinstance(pretrained_names(), list)
+    True
+    """
+    return sorted(card.stem for card in _FOLDER.glob("*.json"))
+
+
+def read_card(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what the card of a trained model says.
+
+    Args:
+        name: As of `load_pretrained`.
+
+    Returns:
+        Dictionary of `model`, `arguments`, `sha256` and further facts.
+
+    Raises:
+        ValueError: If there is no such card, or it is none.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import keras_ds2
+    >>> from keras_ds2.pretrained import read_card
+    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
+    >>> card = os.path.join(tempfile.mkdtemp(), "mine.json")
+    >>> keras_ds2.save_pretrained(model, card, license="CC0")
+    >>> read_card(card)["license"]
+    'CC0'
+    """
+    return _read_card(_card_path(name))
+
+
 def _card_path(name: str | os.PathLike[str]) -> Path:
     path = Path(name)
     if path.suffix == ".json":
         return path
-    names = sorted(card.stem for card in _FOLDER.glob("*.json"))
+    names = pretrained_names()
     if str(name) not in names:
         raise ValueError(
             f"`name` must be one of {names}, or the path of a card ('.json'). "

@@ -69,6 +69,13 @@ def test_runs_of_spaces_are_one(labels, seed):
     ] == expected
 
 
+def test_long_texts():
+    labels = [1 + i % 2 for i in range(500)]
+    path = [symbol for label in labels for symbol in (0, label)]
+    log_probs = np.log(np.eye(3)[path] * 0.8 + 0.05)
+    assert align(log_probs, labels) == spans_of(path, 0)
+
+
 @pytest.mark.parametrize("num_frames", [0, 2])
 def test_too_few_frames(num_frames):
     log_probs = np.zeros((num_frames, 3))

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from keras_ds2.audio import AudioError, audio_duration, load_audio
+from keras_ds2.audio import (
+    AudioError,
+    audio_duration,
+    load_audio,
+    read_blocks,
+)
 
 
 def tone(sampling_rate, seconds=0.5, frequency=440.0):
@@ -288,3 +293,46 @@ def test_error_survives_pickling():
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.path, copy.reason) == ("clip.wav", "empty")
     assert str(copy) == "Audio file 'clip.wav' holds no samples."
+
+
+# === Blocks ===
+
+
+@pytest.mark.parametrize("block_duration", [0.01, 0.05, 0.5, 9.0])
+def test_blocks_are_the_file(tmp_path, block_duration):
+    path = tmp_path / "clip.wav"
+    soundfile.write(
+        path, np.stack([tone(16000), -tone(16000, 0.5, 7)], 1), 16000
+    )
+    blocks = list(read_blocks(path, 16000, block_duration))
+    assert len(blocks) == max(round(0.5 / block_duration), 1)
+    np.testing.assert_array_equal(np.concatenate(blocks), load_audio(path))
+
+
+@pytest.mark.parametrize("file_rate", [8000, 11025, 44100, 48000])
+def test_blocks_of_another_rate_join_without_a_seam(tmp_path, file_rate):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(file_rate), file_rate, subtype="FLOAT")
+    samples = np.concatenate(list(read_blocks(path, block_duration=0.037)))
+    expected = load_audio(path)
+    assert len(samples) == len(expected)
+    np.testing.assert_allclose(samples, expected, atol=1e-4)
+
+
+def test_faults_of_blocks_are_those_of_the_file(tmp_path):
+    path = tmp_path / "clip.wav"
+    samples = tone(16000)
+    samples[7000] = np.nan
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    blocks = read_blocks(path, block_duration=0.1)
+    for _ in range(4):
+        next(blocks)
+    error = refusal(lambda _: next(blocks), path)
+    assert error.reason == "non_finite"
+    soundfile.write(path, np.zeros(0), 16000)
+    assert refusal(lambda p: list(read_blocks(p)), path).reason == "empty"
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, tone(16000, seconds=5.0), 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    error = refusal(lambda p: list(read_blocks(p, block_duration=1.0)), path)
+    assert error.reason == "unreadable"

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ds2 import greedy_decode
+from keras_ds2.decoding.greedy import greedy_hypotheses
 
 NUM_FRAMES = np.array([30, 17, 1, 0])
 
@@ -78,3 +79,35 @@ def test_in_a_graph():
         decode(logits, NUM_FRAMES.astype("int32")),
         greedy_decode(logits, NUM_FRAMES),
     )
+
+
+@pytest.mark.parametrize("blank", [0, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_hypotheses_are_the_best_path_with_its_times(blank, seed):
+    alphabet = "a b"
+    logits = logits_of(seed=seed)
+    lengths = [30, 17, 1, 0]
+    characters = [*alphabet[:blank], "", *alphabet[blank:]]
+    for row, length, hypothesis in zip(
+        logits,
+        lengths,
+        greedy_hypotheses(logits, lengths, alphabet, 0.5, blank),
+        strict=True,
+    ):
+        frames = row[:length].argmax(axis=1).tolist()
+        probabilities = np.exp(row) / np.exp(row).sum(axis=1, keepdims=True)
+        text, spans, position = "", [], 0
+        for symbol, run in itertools.groupby(frames):
+            end = position + len(list(run))
+            text += characters[symbol]
+            if characters[symbol].strip():
+                best = probabilities[position:end, symbol].max()
+                spans.append((position * 0.5, end * 0.5, best))
+            position = end
+        assert hypothesis.text == " ".join(text.split())
+        assert [word.text for word in hypothesis.words] == text.split()
+        assert [
+            (c.start, c.end, c.confidence) for c in hypothesis.characters
+        ] == [pytest.approx(span) for span in spans]
+        score = np.log(probabilities[:length].max(axis=1)).sum()
+        assert hypothesis.score == pytest.approx(score, abs=1e-5)

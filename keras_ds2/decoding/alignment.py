@@ -4,6 +4,37 @@ import numpy as np
 
 from keras_ds2.decoding.hypothesis import TimedText
 
+# exp(-1e4) is 0, and sums of it stay numbers.
+_LOWEST = -1e4
+
+
+def character_log_probs(logits, alphabet, blank_index=0):
+    """Normalizes logits over the blank and the alphabet, in this order.
+
+    Args:
+        logits: Array of shape `(frames, symbols)`, finite.
+        alphabet: String. The characters that come out.
+        blank_index: Integer. Symbol of the blank. Defaults to `0`.
+
+    Returns:
+        Float64 array of shape `(frames, 1 + len(alphabet))`, the blank first,
+        without the reserved symbols.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from keras_ds2.decoding.alignment import character_log_probs
+    >>> logits = np.array([[1.0, 3.0, 1.0, -np.inf]])
+    >>> np.exp(character_log_probs(logits, "ab", blank_index=1)).round(2)
+    array([[0.79, 0.11, 0.11]])
+    """
+    symbols = np.arange(len(alphabet) + 1)
+    characters = symbols[symbols != blank_index]
+    logits = logits[:, [blank_index, *characters]].astype("float64")
+    logits = logits - logits.max(axis=1, keepdims=True)
+    total = np.exp(logits).sum(axis=1, keepdims=True)
+    return np.maximum(logits - np.log(total), _LOWEST)
+
 
 def align(log_probs, labels, blank_index=0, space_index=None):
     """Finds the frames of each label on the most probable CTC alignment.
@@ -65,7 +96,7 @@ def align(log_probs, labels, blank_index=0, space_index=None):
         if state % 2:
             _, end = spans[state // 2]
             spans[state // 2] = (frame, max(end, frame + 1))
-        state -= steps[frame, state]
+        state -= int(steps[frame, state])  # of 8 bits, where a state is not
     return spans
 
 

@@ -6,7 +6,7 @@ import numbers
 
 import numpy as np
 
-from keras_ds2.decoding.alignment import time_text
+from keras_ds2.decoding.alignment import character_log_probs, time_text
 from keras_ds2.decoding.hypothesis import Hypothesis
 from keras_ds2.decoding.language_model import (
     character_units,
@@ -21,9 +21,6 @@ from keras_ds2.decoding.search import (
     TensorFlowSearch,
 )
 from keras_ds2.text import DEFAULT_ALPHABET
-
-# exp(-1e4) is 0, and sums of it stay numbers.
-_LOWEST = -1e4
 
 
 class BeamSearchDecoder:
@@ -198,18 +195,12 @@ class BeamSearchDecoder:
         return list(hypotheses.values())
 
     def _log_probs(self, logits, index):
-        """Log probabilities of the blank and of the alphabet, in order."""
         if not np.all(np.isfinite(logits)):
             raise ValueError(
                 f"`logits` must be finite. Those of utterance {index} of the "
                 "batch are not."
             )
-        symbols = np.arange(len(self.alphabet) + 1)
-        characters = symbols[symbols != self.blank_index]
-        logits = logits[:, [self.blank_index, *characters]].astype("float64")
-        logits = logits - logits.max(axis=1, keepdims=True)
-        total = np.exp(logits).sum(axis=1, keepdims=True)
-        return np.maximum(logits - np.log(total), _LOWEST)
+        return character_log_probs(logits, self.alphabet, self.blank_index)
 
     # === Construction ===
 

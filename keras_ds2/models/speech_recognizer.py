@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_ds2.audio import load_audio, pad_samples
-from keras_ds2.decoding.greedy import greedy_decode
+from keras_ds2.decoding.greedy import greedy_decode, greedy_hypotheses
 from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.models.ctc_model import CTCModel
 
@@ -50,7 +50,9 @@ class SpeechRecognizer(CTCModel):
         """Transcribes recordings, greedily or as a decoder finds best.
 
         Batches are made of recordings of similar length; neither the batch
-        size nor the order changes a transcript.
+        size nor the order changes a transcript. Each recording is held and
+        recognized whole: for those of many minutes there is
+        `keras_ds2.transcribe_file`.
 
         Args:
             audio: List of files (paths of any format that soundfile reads, at
@@ -68,6 +70,55 @@ class SpeechRecognizer(CTCModel):
                 window, naming it; if the decoder is of other symbols.
         """
         self._check_decoder(decoder)
+        return self._in_batches(
+            audio,
+            batch_size,
+            lambda inputs: self.transcribe_batch(inputs, decoder),
+        )
+
+    def recognize(self, audio, batch_size=16, decoder=None):
+        """Does as `transcribe`, and says when each word was said.
+
+        Args:
+            audio: As of `transcribe`.
+            batch_size: As of `transcribe`. Defaults to `16`.
+            decoder: As of `transcribe`. Defaults to `None`.
+
+        Returns:
+            List of `Hypothesis`, with the times of words and characters, in
+            the order of `audio`.
+
+        Raises:
+            ValueError: As `transcribe` does.
+        """
+        self._check_decoder(decoder)
+
+        def recognize_batch(inputs):
+            logits, logit_length = self._logits(inputs)
+            if decoder is not None:
+                paths = decoder(logits, logit_length, self.frame_duration)
+                return [best for best, *_ in paths]
+            return greedy_hypotheses(
+                logits,
+                logit_length,
+                self.alphabet,
+                self.frame_duration,
+                self.ctc.blank_index,
+            )
+
+        return self._in_batches(audio, batch_size, recognize_batch)
+
+    def transcribe_batch(self, inputs, decoder=None):
+        """Transcribes one padded batch, `{"audio", "audio_length"}`."""
+        self._check_decoder(decoder)
+        logits, logit_length = self._logits(inputs)
+        if decoder is not None:
+            return [paths[0].text for paths in decoder(logits, logit_length)]
+        labels = greedy_decode(logits, logit_length, self.ctc.blank_index)
+        return self._tokenizer().detokenize(labels)
+
+    def _in_batches(self, audio, batch_size, function):
+        """Applies a function of a padded batch to recordings, in order."""
         if isinstance(audio, (str, os.PathLike, np.ndarray)):
             raise ValueError(
                 "`audio` must be a list of recordings. Pass "
@@ -75,28 +126,22 @@ class SpeechRecognizer(CTCModel):
             )
         samples = [self._load(item, index) for index, item in enumerate(audio)]
         order = np.argsort([len(item) for item in samples], kind="stable")
-        transcripts = [""] * len(samples)
+        results = [None] * len(samples)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            texts = self.transcribe_batch(
-                pad_samples([samples[i] for i in batch]), decoder
-            )
-            for i, text in zip(batch, texts, strict=True):
-                transcripts[i] = text
-        return transcripts
+            inputs = pad_samples([samples[i] for i in batch])
+            for i, result in zip(batch, function(inputs), strict=True):
+                results[i] = result
+        return results
 
-    def transcribe_batch(self, inputs, decoder=None):
-        """Transcribes one padded batch, `{"audio", "audio_length"}`."""
-        self._check_decoder(decoder)
+    def _logits(self, inputs):
         outputs = self.predict_on_batch(inputs)
         # Under a distribution strategy every replica sees the whole batch.
         num_utterances = len(inputs["audio_length"])
-        logits = outputs["logits"][:num_utterances]
-        logit_length = outputs["logit_length"][:num_utterances]
-        if decoder is not None:
-            return [paths[0].text for paths in decoder(logits, logit_length)]
-        labels = greedy_decode(logits, logit_length, self.ctc.blank_index)
-        return self._tokenizer().detokenize(labels)
+        return (
+            outputs["logits"][:num_utterances],
+            outputs["logit_length"][:num_utterances],
+        )
 
     def logit_length(self, audio_length):
         """Counts the output frames of `audio_length` samples (or of many)."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from keras_ds2.data.dataset import SpeechDataset
+from keras_ds2.decoding.beam_search import BeamSearchDecoder
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
 
 
@@ -39,8 +40,12 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
-    """Transcribes a data set greedily and counts its errors.
+def evaluate(
+    model: SpeechRecognizer,
+    dataset: SpeechDataset,
+    decoder: BeamSearchDecoder | None = None,
+) -> Evaluation:
+    """Transcribes a data set and counts its errors.
 
     `model.evaluate` shows the same rates beside the loss; this function keeps
     the transcripts, and counts with jiwer.
@@ -49,6 +54,8 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
         model: A `DeepSpeech2` or `DeepSpeech`.
         dataset: A `SpeechDataset`. Utterances that it had to leave out, under
             `on_bad_audio="skip"`, are not counted.
+        decoder: `BeamSearchDecoder` of the model's alphabet, or `None` for
+            `greedy_decode`. Defaults to `None`.
 
     Returns:
         `Evaluation`, its utterances sorted from the worst to the best.
@@ -69,7 +76,7 @@ def evaluate(model: SpeechRecognizer, dataset: SpeechDataset) -> Evaluation:
 
     hypotheses: list[str] = []
     for inputs, _ in dataset.one_pass():
-        hypotheses += model.transcribe_batch(inputs)
+        hypotheses += model.transcribe_batch(inputs, decoder)
     bad = dataset.bad_audio
     rows = [row for batch in dataset.batches for row in batch]
     rows = [row for row in rows if row not in bad]

@@ -1,0 +1,149 @@
+"""What several commands need: models, decoders, quiet, progress."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+
+# The first that is shipped is the model of who names none.
+_DEFAULT_MODELS = ("en-read", "an4")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`, `--decoder` and `--device`."""
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="name of a shipped model, card (.json) or .keras file; by default "
+        + ", else ".join(_DEFAULT_MODELS),
+    )
+    parser.add_argument(
+        "--decoder",
+        metavar="FILE",
+        help="JSON file of a beam search with a language model or lexicon; "
+        "by default the best symbol of each frame is taken",
+    )
+    add_device_argument(parser)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device`."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu or cuda:N (default: auto, the first GPU if any)",
+    )
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Keeps from the terminal what TensorFlow's libraries say when loaded.
+
+    They write to the file descriptor, before any setting of theirs acts.
+    """
+    level = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if level != "3":  # wanted
+        yield
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def load_model(name: str | None, device: str = "auto"):
+    """Loads the model of `--model`.
+
+    Args:
+        name: Name of a shipped model, path of a card or `.keras` file, or
+            `None` for the default one.
+        device: As of `use_device`. Defaults to `"auto"`.
+
+    Returns:
+        Its name, and the model.
+
+    Raises:
+        ValueError: If there is no such model or device.
+    """
+    with quiet_imports():
+        import keras
+
+        from keras_ds2.models.speech_recognizer import SpeechRecognizer
+        from keras_ds2.pretrained import load_pretrained, pretrained_names
+        from keras_ds2.training.device import use_device
+
+    use_device(device)
+    if name is None:
+        shipped = [n for n in _DEFAULT_MODELS if n in pretrained_names()]
+        if not shipped:
+            raise ValueError(
+                "No trained model is shipped with this version. Pass --model "
+                "with a card (.json) or a .keras file."
+            )
+        name = shipped[0]
+        if sys.stderr.isatty():
+            print(f"Model: {name} (--model for another)", file=sys.stderr)
+    if not name.endswith(".keras"):
+        return name, load_pretrained(name)
+    if not os.path.isfile(name):
+        raise ValueError(f"Model '{name}' does not exist. Check the path.")
+    try:
+        model = keras.models.load_model(name, compile=False)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"Model '{name}' cannot be read: {error}") from error
+    if not isinstance(model, SpeechRecognizer):
+        raise ValueError(
+            f"Model '{name}' must be a DeepSpeech2 or DeepSpeech. Received: a "
+            f"{type(model).__name__}."
+        )
+    return name, model
+
+
+def load_decoder_for(model, path: str | None):
+    """Loads the decoder of `--decoder`, `None` if there is none."""
+    if path is None:
+        return None
+    from keras_ds2.decoding.decoder_file import load_decoder
+
+    return load_decoder(path, model.alphabet, model.ctc.blank_index)
+
+
+def report(error: Exception, with_traceback: bool) -> None:
+    """Tells of an error in one line, or with where it came from."""
+    if with_traceback:
+        traceback.print_exception(error)
+        return
+    lines = (line.strip() for line in str(error).splitlines())
+    text = "; ".join(line for line in lines if line)
+    # An error that was not written for people needs its name.
+    if not isinstance(error, (ValueError, ImportError, OSError)) or not text:
+        text = f"{type(error).__name__}: {text} (--traceback says where)"
+    print(f"keras-ds2: {text}", file=sys.stderr)
+
+
+class Progress:
+    """One line that changes, on a terminal; nothing anywhere else."""
+
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.show("")
+
+    def show(self, text: str) -> None:
+        """Replaces the line; `""` removes it."""
+        if self._is_shown:
+            text = text[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
