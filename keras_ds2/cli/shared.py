@@ -90,7 +90,7 @@ def load_model(name: str | None, device: str = "auto"):
                 "with a card (.json) or a .keras file."
             )
         name = shipped[0]
-        if sys.stderr.isatty():
+        if is_terminal():
             print(f"Model: {name} (--model for another)", file=sys.stderr)
     if not name.endswith(".keras"):
         return name, load_pretrained(name)
@@ -130,11 +130,16 @@ def report(error: Exception, with_traceback: bool) -> None:
     print(f"keras-ds2: {text}", file=sys.stderr)
 
 
+def is_terminal() -> bool:
+    """Whether somebody looks on, who wants to know more than errors."""
+    return sys.stderr.isatty()
+
+
 class Progress:
     """One line that changes, on a terminal; nothing anywhere else."""
 
     def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
+        self._is_shown = is_terminal()
 
     def __enter__(self) -> "Progress":
         return self
