@@ -33,6 +33,7 @@ if os.path.basename((sys.argv or [""])[0]) not in ("keras-ds2", "-m"):
     from keras_ds2.layers.simple_rnn import SimpleRNN
     from keras_ds2.layers.spec_augment import SpecAugment
     from keras_ds2.layers.symbol_logits import SymbolLogits
+    from keras_ds2.models.align import align
     from keras_ds2.models.deepspeech import DeepSpeech
     from keras_ds2.models.deepspeech2 import DeepSpeech2
     from keras_ds2.pretrained import (
@@ -84,6 +85,7 @@ __all__ = [
     "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",
+    "align",
     "clipped_relu",
     "data",
     "dry_run",

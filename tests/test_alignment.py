@@ -1,11 +1,15 @@
-"""Oracle: all alignments of tiny logits, the best of which is known."""
+"""Oracles: all alignments of tiny logits, the best of which is known; a
+recording that begins later, and the decoder's own times."""
 
 import itertools
+import pathlib
 
+import keras
 import numpy as np
 import pytest
 
-from keras_ds2.decoding.alignment import align, time_text
+import keras_ds2
+from keras_ds2.decoding.alignment import align_labels, time_text
 
 
 def random_log_probs(num_frames, symbols, seed):
@@ -44,7 +48,7 @@ def spans_of(path, blank):
 def test_equals_the_best_of_all_paths(labels, blank, seed):
     log_probs = random_log_probs(6, symbols=4, seed=seed)
     path = best_path(log_probs, labels, blank, list)
-    assert align(log_probs, labels, blank) == spans_of(path, blank)
+    assert align_labels(log_probs, labels, blank) == spans_of(path, blank)
 
 
 def strip_spaces(labels, space=1):
@@ -63,7 +67,7 @@ def test_runs_of_spaces_are_one(labels, seed):
         for span in spans_of(path, 0)
         if path[span[0]] != 1  # which of several spaces is *the* one is moot
     ]
-    spans = align(log_probs, labels, space_index=1)
+    spans = align_labels(log_probs, labels, space_index=1)
     assert [
         s for s, label in zip(spans, labels, strict=True) if label != 1
     ] == expected
@@ -73,14 +77,14 @@ def test_long_texts():
     labels = [1 + i % 2 for i in range(500)]
     path = [symbol for label in labels for symbol in (0, label)]
     log_probs = np.log(np.eye(3)[path] * 0.8 + 0.05)
-    assert align(log_probs, labels) == spans_of(path, 0)
+    assert align_labels(log_probs, labels) == spans_of(path, 0)
 
 
 @pytest.mark.parametrize("num_frames", [0, 2])
 def test_too_few_frames(num_frames):
     log_probs = np.zeros((num_frames, 3))
     with pytest.raises(ValueError, match=f"{num_frames} frames cannot hold 2"):
-        align(log_probs, [1, 1])
+        align_labels(log_probs, [1, 1])
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.nan])
@@ -88,13 +92,13 @@ def test_a_text_without_probability(value):
     log_probs = np.zeros((5, 3))
     log_probs[:, 2] = value
     with pytest.raises(ValueError, match="5 frames cannot hold 2 labels"):
-        align(log_probs, np.array([1, 2]))
+        align_labels(log_probs, np.array([1, 2]))
 
 
 def test_a_path_without_detours():
     # Nothing but the path is possible.
     log_probs = np.where(np.eye(3)[[0, 1, 1, 0, 1, 2]] > 0, 0.0, -np.inf)
-    assert align(log_probs, [1, 1, 2]) == [(1, 3), (4, 5), (5, 6)]
+    assert align_labels(log_probs, [1, 1, 2]) == [(1, 3), (4, 5), (5, 6)]
 
 
 def test_times_of_words():
@@ -120,3 +124,77 @@ def test_spaces_around_words_are_not_theirs():
 def test_an_empty_text_has_no_times():
     assert time_text("", "ab", np.zeros((5, 3)), 0.1) == ((), ())
     assert time_text("", "ab", np.zeros((0, 3)), 0.1) == ((), ())
+
+
+def test_a_long_text():
+    text = "ab" * 200
+    path = np.repeat([1 + "ab".index(c) for c in text], 2)
+    _, characters = time_text(
+        text, "ab", np.log(np.eye(3)[path] + 0.01), 1.0
+    )
+    assert [c.start for c in characters] == list(range(0, 800, 2))
+    assert [c.end for c in characters] == list(range(2, 802, 2))
+
+
+# === A model and a recording ===
+
+DATA = pathlib.Path(__file__).parent / "data"
+CLIP = DATA / "LibriSpeech/train-clips/251/118436/251-118436-0001.opus"
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Knows two of the train-clips by heart."""
+    return keras.models.load_model(DATA / "tiny.keras")
+
+
+def test_text_in_any_case_and_the_decoder_agree(trained):
+    [text] = trained.transcribe([CLIP])
+    assert len(text) > 10
+    words, characters = keras_ds2.align(trained, CLIP, f" {text.upper()}  ")
+    samples = keras_ds2.load_audio(CLIP)
+    logits, length = trained.predict_logits(
+        {"audio": samples[None], "audio_length": np.array([len(samples)])}
+    )
+    [paths] = keras_ds2.BeamSearchDecoder(top_paths=20)(
+        logits, length, trained.frame_duration
+    )
+    [best] = [path for path in paths if path.text == text]
+    assert (words, characters) == (best.words, best.characters)
+    assert keras_ds2.align(trained, samples, text) == (words, characters)
+
+
+def test_what_is_said_later_has_later_times(trained):
+    [text] = trained.transcribe([CLIP])
+    samples = keras_ds2.load_audio(CLIP)
+    later = np.pad(samples, (8000, 0))
+    early, _ = keras_ds2.align(trained, samples, text)
+    late, _ = keras_ds2.align(trained, later, text)
+    assert [w.text for w in early] == [w.text for w in late] == text.split()
+    difference = np.array([w.start for w in late]) - [w.start for w in early]
+    # The model is one-directional and has heard no silence: a frame or two.
+    np.testing.assert_allclose(difference, 0.5, atol=0.05)
+    assert all(0 <= w.start < w.end <= len(samples) / 16000 for w in early)
+
+
+def test_an_empty_text_in_a_recording(trained):
+    assert keras_ds2.align(trained, CLIP, " ") == ((), ())
+
+
+@pytest.mark.parametrize(
+    "audio, text, message",
+    [
+        (CLIP, "10, ok", "outside the model's alphabet: ',01'.*text='10, ok'"),
+        (
+            np.zeros(4000),
+            "she cried to all",
+            "The 16 characters of `text` need 17 output frames, but the "
+            r"recording's 0\.250 s give 12\. Check",
+        ),
+        (np.zeros(10), "a", "`audio` must be a 1-D array"),
+        ("missing.wav", "a", "'missing.wav' does not exist"),
+    ],
+)
+def test_texts_that_do_not_fit(trained, audio, text, message):
+    with pytest.raises(ValueError, match=message):
+        keras_ds2.align(trained, audio, text)

@@ -42,6 +42,7 @@ NAMES = [
     "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",
+    "align",
     "clipped_relu",
     "data",
     "dry_run",

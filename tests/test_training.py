@@ -317,13 +317,15 @@ def test_transcription_figure(trained, rows, tmp_path, monkeypatch):
     path = tmp_path / "utterance.png"
     keras_ds2.plot_transcription(trained, rows[1].audio, rows[1].text, path)
     assert path.read_bytes().startswith(PNG)
-    top, bottom = shown
+    top, middle, bottom = shown
     [hypothesis] = trained.transcribe([rows[1].audio])
     assert rows[1].text in top.get_title()
     assert hypothesis in bottom.get_title()
     # 3.14 s: 312 frames of 80 bins, 156 of the blank and 28 characters.
-    assert top.images[0].get_array().shape == (80, 312)
+    assert middle.images[0].get_array().shape == (80, 312)
     assert bottom.images[0].get_array().shape == (29, 156)
+    for axes, words in ((top, rows[1].text), (bottom, hypothesis)):
+        assert [text.get_text() for text in axes.texts] == words.split()
     assert not pyplot.get_fignums()
 
 

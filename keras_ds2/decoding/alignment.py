@@ -36,7 +36,7 @@ def character_log_probs(logits, alphabet, blank_index=0):
     return np.maximum(logits - np.log(total), _LOWEST)
 
 
-def align(log_probs, labels, blank_index=0, space_index=None):
+def align_labels(log_probs, labels, blank_index=0, space_index=None):
     """Finds the frames of each label on the most probable CTC alignment.
 
     Args:
@@ -60,9 +60,9 @@ def align(log_probs, labels, blank_index=0, space_index=None):
     Example:
 
     >>> import numpy as np
-    >>> from keras_ds2.decoding.alignment import align
+    >>> from keras_ds2.decoding.alignment import align_labels
     >>> best = [0, 1, 1, 0, 2, 0]
-    >>> align(np.log(np.eye(3)[best] + 0.01), [1, 2])
+    >>> align_labels(np.log(np.eye(3)[best] + 0.01), [1, 2])
     [(1, 3), (4, 5)]
     """
     labels = np.asarray(labels, int)
@@ -141,7 +141,7 @@ def time_text(text, alphabet, log_probs, frame_duration):
     """
     symbols = {c: index for index, c in enumerate(alphabet, start=1)}
     labels = [symbols[character] for character in text]
-    spans = align(log_probs, labels, space_index=symbols.get(" "))
+    spans = align_labels(log_probs, labels, space_index=symbols.get(" "))
     characters = [
         TimedText(
             character,

@@ -132,12 +132,13 @@ class BeamSearchDecoder:
         self._search = self._make_search()
         self._configure()
 
-    def with_weights(self, lm_weight, word_score):
+    def with_weights(self, lm_weight, word_score, beam_width=None):
         """Makes a decoder of other weights that shares the language model.
 
         Args:
             lm_weight: Float, not negative.
             word_score: Float.
+            beam_width: Integer. Defaults to `None`: this decoder's.
 
         Returns:
             A `BeamSearchDecoder`.
@@ -146,6 +147,8 @@ class BeamSearchDecoder:
         decoder._search = copy.copy(self._search)
         decoder.lm_weight = lm_weight
         decoder.word_score = word_score
+        if beam_width is not None:
+            decoder.beam_width = beam_width
         decoder._validate()
         decoder._configure()
         return decoder

@@ -85,11 +85,5 @@ def _hypothesis(log_probs, alphabet, frame_duration):
     text = "".join(alphabet[symbol - 1] for symbol in symbols)
     text = " ".join(word for word in text.split(" ") if word)
     score = float(log_probs.max(axis=1).sum())
-    words, characters = time_text(
-        text,
-        [alphabet.index(character) + 1 for character in text],
-        log_probs,
-        frame_duration,
-        alphabet.index(" ") + 1 if " " in alphabet else None,
-    )
+    words, characters = time_text(text, alphabet, log_probs, frame_duration)
     return Hypothesis(text, score, score, words=words, characters=characters)

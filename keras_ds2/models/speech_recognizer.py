@@ -94,7 +94,7 @@ class SpeechRecognizer(CTCModel):
         self._check_decoder(decoder)
 
         def recognize_batch(inputs):
-            logits, logit_length = self._logits(inputs)
+            logits, logit_length = self.predict_logits(inputs)
             if decoder is not None:
                 paths = decoder(logits, logit_length, self.frame_duration)
                 return [best for best, *_ in paths]
@@ -111,11 +111,8 @@ class SpeechRecognizer(CTCModel):
     def transcribe_batch(self, inputs, decoder=None):
         """Transcribes one padded batch, `{"audio", "audio_length"}`."""
         self._check_decoder(decoder)
-        logits, logit_length = self._logits(inputs)
-        if decoder is not None:
-            return [paths[0].text for paths in decoder(logits, logit_length)]
-        labels = greedy_decode(logits, logit_length, self.ctc.blank_index)
-        return self._tokenizer().detokenize(labels)
+        logits, logit_length = self.predict_logits(inputs)
+        return self.decode(logits, logit_length, decoder)
 
     def _in_batches(self, audio, batch_size, function):
         """Applies a function of a padded batch to recordings, in order."""
@@ -124,7 +121,10 @@ class SpeechRecognizer(CTCModel):
                 "`audio` must be a list of recordings. Pass "
                 "`[recording]` to transcribe one."
             )
-        samples = [self._load(item, index) for index, item in enumerate(audio)]
+        samples = [
+            self.load_recording(item, f"Item {index} of `audio`")
+            for index, item in enumerate(audio)
+        ]
         order = np.argsort([len(item) for item in samples], kind="stable")
         results = [None] * len(samples)
         for start in range(0, len(order), batch_size):
@@ -134,7 +134,8 @@ class SpeechRecognizer(CTCModel):
                 results[i] = result
         return results
 
-    def _logits(self, inputs):
+    def predict_logits(self, inputs):
+        """Logits and their lengths, as arrays, for one padded batch."""
         outputs = self.predict_on_batch(inputs)
         # Under a distribution strategy every replica sees the whole batch.
         num_utterances = len(inputs["audio_length"])
@@ -142,6 +143,50 @@ class SpeechRecognizer(CTCModel):
             outputs["logits"][:num_utterances],
             outputs["logit_length"][:num_utterances],
         )
+
+    def decode(self, logits, logit_length, decoder=None):
+        """Transcribes logits, greedily or as a decoder finds best."""
+        self._check_decoder(decoder)
+        if decoder is not None:
+            return [paths[0].text for paths in decoder(logits, logit_length)]
+        labels = greedy_decode(logits, logit_length, self.ctc.blank_index)
+        return self._tokenizer().detokenize(labels)
+
+    def load_recording(self, audio, name="`audio`"):
+        """Brings a recording to the samples that the model takes.
+
+        Args:
+            audio: File, or samples: 1-D float array in [-1, 1].
+            name: String. What error messages call it.
+
+        Returns:
+            Float32 array of shape `(samples,)`.
+
+        Raises:
+            ValueError: If there is less than one window, or the file or the
+                array is not usable.
+        """
+        log_mel = self.get_layer("log_mel")
+        if isinstance(audio, (str, os.PathLike)):
+            return load_audio(
+                audio,
+                log_mel.sampling_rate,
+                min_duration=log_mel.sequence_length / log_mel.sampling_rate,
+            )
+        samples = np.asarray(audio)
+        if (
+            samples.ndim != 1
+            or not np.issubdtype(samples.dtype, np.floating)
+            or len(samples) < log_mel.sequence_length
+            or not np.all(np.isfinite(samples))
+        ):
+            raise ValueError(
+                f"{name} must be a 1-D array of at least "
+                f"{log_mel.sequence_length} finite floating-point samples in "
+                f"[-1, 1]. Received: shape={samples.shape}, "
+                f"dtype={samples.dtype}."
+            )
+        return samples.astype("float32")
 
     def logit_length(self, audio_length):
         """Counts the output frames of `audio_length` samples (or of many)."""
@@ -172,29 +217,6 @@ class SpeechRecognizer(CTCModel):
                     f"`decoder` must have the model's `{name}`, {own!r}. "
                     f"Received: decoder.{name}={getattr(decoder, name)!r}."
                 )
-
-    def _load(self, item, index):
-        log_mel = self.get_layer("log_mel")
-        if isinstance(item, (str, os.PathLike)):
-            return load_audio(
-                item,
-                log_mel.sampling_rate,
-                min_duration=log_mel.sequence_length / log_mel.sampling_rate,
-            )
-        samples = np.asarray(item)
-        if (
-            samples.ndim != 1
-            or not np.issubdtype(samples.dtype, np.floating)
-            or len(samples) < log_mel.sequence_length
-            or not np.all(np.isfinite(samples))
-        ):
-            raise ValueError(
-                f"Item {index} of `audio` must be a 1-D array of at least "
-                f"{log_mel.sequence_length} finite floating-point samples in "
-                f"[-1, 1]. Received: shape={samples.shape}, "
-                f"dtype={samples.dtype}."
-            )
-        return samples.astype("float32")
 
     def _tokenizer(self):
         # Lazily: keras_nlp takes seconds to import.

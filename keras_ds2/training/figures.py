@@ -6,11 +6,18 @@ import os
 import keras
 import numpy as np
 
-from keras_ds2.audio import load_audio, pad_samples
+from keras_ds2.audio import pad_samples
+from keras_ds2.decoding.alignment import character_log_probs
+from keras_ds2.models.align import align
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
 
 
-def _pyplot():
+def import_pyplot():
+    """Imports matplotlib, to draw into files.
+
+    Raises:
+        ImportError: If it is not installed, with the line that installs it.
+    """
     try:
         import matplotlib
     except ImportError as error:
@@ -49,7 +56,7 @@ def plot_learning_curves(
     >>> os.path.exists(figure)
     True
     """
-    pyplot = _pyplot()
+    pyplot = import_pyplot()
     with open(log, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
@@ -85,7 +92,10 @@ def plot_transcription(
     reference: str,
     path: str | os.PathLike[str],
 ) -> None:
-    """Draws one utterance: log-mel, character posteriors, both texts.
+    """Draws one utterance: waveform, log-mel, character posteriors, words.
+
+    The words that were said stand in the waveform, those that the model heard
+    in its posteriors, each where `align` finds it.
 
     Args:
         model: A `DeepSpeech2` or `DeepSpeech`.
@@ -95,6 +105,7 @@ def plot_transcription(
 
     Raises:
         ImportError: If matplotlib is missing.
+        ValueError: If `align` cannot find `reference` in the recording.
 
     Example:
 
@@ -111,41 +122,80 @@ def plot_transcription(
     >>> os.path.exists(figure)
     True
     """
-    pyplot = _pyplot()
+    pyplot = import_pyplot()
+    samples = model.load_recording(audio)
+    [hypothesis] = model.transcribe([samples])
     log_mel = model.get_layer("log_mel")
-    inputs = pad_samples([load_audio(audio, log_mel.sampling_rate)])
-    frames = keras.ops.convert_to_numpy(log_mel(inputs["audio"]))[0]
-    logits = model.predict_on_batch(inputs)["logits"][0]
-    posteriors = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-    [hypothesis] = model.transcribe_batch(inputs)
-
-    seconds = len(inputs["audio"][0]) / log_mel.sampling_rate
-    figure, (top, bottom) = pyplot.subplots(
-        2, 1, figsize=(12, 7), sharex=True, height_ratios=(2, 3)
+    frames = keras.ops.convert_to_numpy(log_mel(samples[None]))[0]
+    logits, _ = model.predict_logits(pad_samples([samples]))
+    posteriors = np.exp(
+        character_log_probs(logits[0], model.alphabet, model.ctc.blank_index)
     )
-    top.imshow(
+    seconds = len(samples) / log_mel.sampling_rate
+    times = np.linspace(0, seconds, len(samples), endpoint=False)
+    end = len(posteriors) * model.frame_duration
+
+    figure, (top, middle, bottom) = pyplot.subplots(
+        3, 1, figsize=(12, 9), sharex=True, height_ratios=(1.4, 2, 4)
+    )
+    top.plot(times, samples, color="black", linewidth=0.4)
+    top.set(ylabel="waveform", title=f"said:   {reference}", xlim=(0, seconds))
+    middle.imshow(
         frames.astype("float32").T,
         origin="lower",
         aspect="auto",
         extent=(0, seconds, 0, frames.shape[1]),
     )
-    top.set(ylabel="mel bin", title=f"said:   {reference}", xlim=(0, seconds))
+    middle.set(ylabel="mel bin")
     symbols = ["blank", *model.alphabet]
     symbols = ["space" if symbol == " " else symbol for symbol in symbols]
     bottom.imshow(
-        posteriors[:, : len(symbols)].T,
+        posteriors.T,
         aspect="auto",
         cmap="magma_r",
         vmin=0,
         vmax=1,
         interpolation="nearest",
-        extent=(0, seconds, len(symbols) - 0.5, -0.5),
+        extent=(0, end, len(symbols) - 0.5, -0.5),
     )
     bottom.set_yticks(np.arange(len(symbols)), symbols, fontsize=7)
-    bottom.set(xlabel="seconds", ylabel="symbol", title=f"heard:  {hypothesis}")
+    bottom.set(
+        xlabel="seconds",
+        ylabel="symbol",
+        title=f"heard:  {hypothesis}",
+        xlim=(0, seconds),
+    )
+    _mark_words(top, align(model, samples, reference)[0], share=0.4)
+    _mark_words(bottom, align(model, samples, hypothesis)[0], share=0.12)
     for axes in (top, bottom):
         axes.title.set_fontfamily("monospace")
         axes.title.set_wrap(True)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _mark_words(axes, words, share):
+    """Writes each word above its time, in a band that is made for them."""
+    bottom, top = axes.get_ylim()
+    band = share * (top - bottom)  # negative where the axis points downward
+    axes.set_ylim(bottom, top + band)
+    for index, word in enumerate(words):
+        for seconds in (word.start, word.end):
+            axes.axvline(seconds, color="tab:blue", linewidth=0.6, alpha=0.6)
+        axes.axvspan(
+            word.start,
+            word.end,
+            ymin=1 / (1 + share),
+            color="tab:blue",
+            alpha=0.15,
+            linewidth=0,
+        )
+        axes.text(
+            (word.start + word.end) / 2,
+            top + (0.7 if index % 2 else 0.3) * band,  # short ones overlap
+            word.text,
+            fontsize=9,
+            ha="center",
+            va="center",
+        )
