@@ -54,6 +54,7 @@ if os.path.basename((sys.argv or [""])[0]) not in ("keras-ds2", "-m"):
         plot_transcription,
     )
     from keras_ds2.training.training_monitor import TrainingMonitor
+    from keras_ds2.training.tuning import tune_decoder
     from keras_ds2.training.warmup_schedule import WarmupSchedule
     from keras_ds2.transcription import Segment, transcribe_file
 
@@ -100,6 +101,7 @@ __all__ = [
     "save_decoder",
     "save_pretrained",
     "transcribe_file",
+    "tune_decoder",
     "use_device",
     "use_mixed_precision",
     "use_strategy",

@@ -57,6 +57,7 @@ NAMES = [
     "save_decoder",
     "save_pretrained",
     "transcribe_file",
+    "tune_decoder",
     "use_device",
     "use_mixed_precision",
     "use_strategy",

@@ -15,6 +15,7 @@ import tensorflow as tf
 import keras_ds2
 from keras_ds2.data import SpeechDataset, Utterance
 from keras_ds2.training.evaluate import Evaluation, TranscribedUtterance
+from keras_ds2.training.tuning import DecoderTuning
 
 DATA = pathlib.Path(__file__).parent / "data"
 SMALL = {
@@ -334,6 +335,8 @@ def test_figures_without_matplotlib(tmp_path, trained, rows, monkeypatch):
     message = r"pip install 'keras_ds2\[plot\]'"
     with pytest.raises(ImportError, match=message):
         keras_ds2.plot_learning_curves("log.csv", tmp_path / "a.png")
+    with pytest.raises(ImportError, match=message):
+        DecoderTuning([], None, None, 0.0, 0).plot(tmp_path / "a.png")
     with pytest.raises(ImportError, match=message):
         keras_ds2.plot_transcription(
             trained, rows[0].audio, "", tmp_path / "a.png"

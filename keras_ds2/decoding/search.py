@@ -97,6 +97,7 @@ class LexiconSearch:
             if language_model is not None
             else self._flashlight.ZeroLM()
         )
+        self._tries = {}  # shared by decoders of other weights
 
     def configure(
         self, beam_width, beam_threshold, lm_weight, word_score, top_paths
@@ -110,7 +111,10 @@ class LexiconSearch:
             weight = 1.0
         self._boosted_model = model  # kept, for flashlight forgets Python's
         self._weight = weight
-        self._trie = self._make_trie(model)
+        # The tree is the same for all weights, but for boosts among its scores.
+        key = lm_weight if self._boosts else None
+        if key not in self._tries:
+            self._tries[key] = self._make_trie(model)
         self._decoder = self._flashlight.LexiconDecoder(
             self._flashlight.LexiconDecoderOptions(
                 beam_size=beam_width,
@@ -123,7 +127,7 @@ class LexiconSearch:
                 log_add=True,
                 criterion_type=self._flashlight.CriterionType.CTC,
             ),
-            self._trie,
+            self._tries[key],
             model,
             self._symbols[" "],
             0,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from keras_ds2.data.corpus import Utterance
 from keras_ds2.data.dataset import SpeechDataset
 from keras_ds2.decoding.beam_search import BeamSearchDecoder
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
@@ -77,9 +78,7 @@ def evaluate(
     hypotheses: list[str] = []
     for inputs, _ in dataset.one_pass():
         hypotheses += model.transcribe_batch(inputs, decoder)
-    bad = dataset.bad_audio
-    rows = [row for batch in dataset.batches for row in batch]
-    rows = [row for row in rows if row not in bad]
+    rows = rows_read(dataset)
     references = [row.text for row in rows]
     utterances = [
         TranscribedUtterance(
@@ -92,3 +91,10 @@ def evaluate(
         cer=jiwer.cer(references, hypotheses),
         utterances=sorted(utterances, key=lambda item: -item.wer),
     )
+
+
+def rows_read(dataset: SpeechDataset) -> list[Utterance]:
+    """Lists the utterances of the pass just made, in its order."""
+    bad = dataset.bad_audio
+    rows = [row for batch in dataset.batches for row in batch]
+    return [row for row in rows if row not in bad]
