@@ -208,7 +208,8 @@ def test_both_borders():
     "arguments, message",
     [
         ({"lm_weights": []}, "`lm_weights` must not be empty"),
-        ({"lm_weights": [0.5]}, r"Pass `lm_weights=\[0\]`"),
+        ({"lm_weights": [0.5]}, "Leave them out"),
+        ({"beam_widths": []}, "`beam_widths` must not be empty"),
         ({"lm_weights": [0], "beam_widths": [0]}, "`beam_width` must be a"),
         ({"lm_weights": [-1]}, "`lm_weights?` "),
     ],
@@ -220,8 +221,29 @@ def test_errors_come_before_the_work(
     with pytest.raises(ValueError, match=message):
         tune_decoder(model, dataset, lexicon_decoder, **arguments)
     with pytest.raises(ValueError, match="need words"):
-        tune_decoder(model, dataset, BeamSearchDecoder(ALPHABET), [0])
+        tune_decoder(
+            model, dataset, BeamSearchDecoder(ALPHABET), word_scores=[1]
+        )
     assert not calls
+
+
+def test_what_is_tried_if_nothing_is_said(
+    model, score_case, lexicon_decoder, lm_decoder
+):
+    dataset, calls = score_case
+    for decoder, shape in (
+        (BeamSearchDecoder(ALPHABET, beam_width=8), (1, 1)),
+        (lexicon_decoder, (1, 5)),
+        (lm_decoder, (6, 5)),
+    ):
+        tuning = tune_decoder(model, dataset, decoder)
+        calls.clear()
+        points = {(t.lm_weight, t.word_score) for t in tuning.table}
+        assert len(tuning.table) == len(points) == shape[0] * shape[1]
+        for count, values in zip(shape, zip(*points, strict=True), strict=True):
+            assert len(set(values)) == count
+            assert 0 in values
+        assert {t.beam_width for t in tuning.table} == {decoder.beam_width}
 
 
 def make_tuning():

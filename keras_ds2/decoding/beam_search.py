@@ -132,6 +132,11 @@ class BeamSearchDecoder:
         self._search = self._make_search()
         self._configure()
 
+    @property
+    def has_words(self):
+        """Whether words are searched, so that `word_score` has a meaning."""
+        return isinstance(self._search, LexiconSearch)
+
     def with_weights(self, lm_weight, word_score, beam_width=None):
         """Makes a decoder of other weights that shares the language model.
 
@@ -271,9 +276,7 @@ class BeamSearchDecoder:
         )
 
     def _configure(self):
-        if not isinstance(self._search, LexiconSearch) and (
-            self.hot_words or self.word_score
-        ):
+        if not self.has_words and (self.hot_words or self.word_score):
             raise ValueError(
                 "`hot_words` and `word_score` need words: pass `lexicon`, or "
                 "a language model of words. Received: hot_words="

@@ -157,8 +157,8 @@ def tune_decoder(
     model: SpeechRecognizer,
     dataset: SpeechDataset,
     decoder: BeamSearchDecoder,
-    lm_weights: Sequence[float] = LM_WEIGHTS,
-    word_scores: Sequence[float] = WORD_SCORES,
+    lm_weights: Sequence[float] | None = None,
+    word_scores: Sequence[float] | None = None,
     beam_widths: Sequence[int] | None = None,
     progress: bool = False,
 ) -> DecoderTuning:
@@ -176,10 +176,10 @@ def tune_decoder(
         model: A `DeepSpeech2` or `DeepSpeech`, trained.
         dataset: A `SpeechDataset` of validation data, never the test data.
         decoder: `BeamSearchDecoder` of the model's alphabet.
-        lm_weights: Sequence of floats, not negative. Defaults to `(0, 0.25,
-            0.5, 0.75, 1, 1.5)`. Without a language model, pass `[0]`.
-        word_scores: Sequence of floats. Defaults to `(-2, -1, 0, 1, 2)`.
-            Without words, as with a model of characters, pass `[0]`.
+        lm_weights: Sequence of floats, not negative. Defaults to `None`: `(0,
+            0.25, 0.5, 0.75, 1, 1.5)`, or 0 without a language model.
+        word_scores: Sequence of floats. Defaults to `None`: `(-2, -1, 0, 1,
+            2)`, or 0 without words, as with a model of characters.
         beam_widths: Sequence of integers. Defaults to `None`: the decoder's.
         progress: Boolean. Whether to report each trial to standard error.
             Defaults to `False`.
@@ -207,22 +207,28 @@ def tune_decoder(
     ... )
     >>> decoder = keras_ds2.BeamSearchDecoder(lexicon=["yes", "no"])
     >>> tuning = keras_ds2.tune_decoder(
-    ...     model, validation, decoder, lm_weights=[0], word_scores=[-1, 0, 1]
+    ...     model, validation, decoder, word_scores=[-1, 0, 1]
     ... )
     >>> len(tuning.table)
     3
     """
+    if lm_weights is None:
+        lm_weights = LM_WEIGHTS if decoder.language_model else [0.0]
+    if word_scores is None:
+        word_scores = WORD_SCORES if decoder.has_words else [0.0]
+    if beam_widths is None:
+        beam_widths = [decoder.beam_width]
     grid = list(
         itertools.product(
-            _tried("beam_widths", beam_widths or [decoder.beam_width]),
+            _tried("beam_widths", beam_widths),
             _tried("lm_weights", lm_weights),
             _tried("word_scores", word_scores),
         )
     )
     if decoder.language_model is None and set(lm_weights) != {0}:
         raise ValueError(
-            "`lm_weights` need a decoder with a language model. Pass "
-            f"`lm_weights=[0]`. Received: lm_weights={list(lm_weights)}."
+            "`lm_weights` need a decoder with a language model. Leave them "
+            f"out. Received: lm_weights={list(lm_weights)}."
         )
     decoders = [
         decoder.with_weights(lm_weight, word_score, beam_width)
