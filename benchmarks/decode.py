@@ -195,8 +195,7 @@ def time_pyctcdecode(args, alphabet, words):
     process = subprocess.run(
         [args.pyctcdecode, str(worker)],
         input=json.dumps(job),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if process.returncode:

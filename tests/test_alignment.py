@@ -126,16 +126,6 @@ def test_an_empty_text_has_no_times():
     assert time_text("", "ab", np.zeros((0, 3)), 0.1) == ((), ())
 
 
-def test_a_long_text():
-    text = "ab" * 200
-    path = np.repeat([1 + "ab".index(c) for c in text], 2)
-    _, characters = time_text(
-        text, "ab", np.log(np.eye(3)[path] + 0.01), 1.0
-    )
-    assert [c.start for c in characters] == list(range(0, 800, 2))
-    assert [c.end for c in characters] == list(range(2, 802, 2))
-
-
 # === A model and a recording ===
 
 DATA = pathlib.Path(__file__).parent / "data"

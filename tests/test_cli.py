@@ -404,9 +404,78 @@ def test_control_c(capsys, monkeypatch):
     assert run(capsys, "info", "an4") == (130, "", "\n")
 
 
+# === tune-decoder ===
+
+
+@pytest.fixture
+def validation(tmp_path):
+    """Manifest of what the model knows."""
+    path = tmp_path / "validation.jsonl"
+    rows = [
+        {"audio": clip, "text": text}
+        for clip, text in zip(CLIPS, TEXTS, strict=True)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_tuned_decoder_is_read_by_transcribe(capsys, tmp_path, validation):
+    words = sorted({word for text in TEXTS for word in text.split()})
+    lexicon, decoder = tmp_path / "words.txt", tmp_path / "decoder.json"
+    lexicon.write_text("\n".join(words))
+    options = (
+        ["--language-model", DATA / "words.kenlm", "--lexicon", lexicon],
+        ["--lm-weights", 0, 4, "--word-scores", -1, 0, 1, "--beam-width", 8],
+        ["--plot", tmp_path / "weights.png", "--output", decoder],
+    )
+    argv = ["tune-decoder", validation, "--model", TINY]
+    status, out, err = run(capsys, *argv, *sum(options, []))
+    assert status == 0
+    assert "validation.jsonl: 2 utterances" in err
+    # The language model knows none of the words, its weight does harm.
+    assert "Best: 0.00% at lm_weight 0, word_score 0, beam_width 8" in out
+    assert (tmp_path / "weights.png").stat().st_size > 10_000
+    written = json.loads(decoder.read_text())
+    assert written["lexicon"] == "words.txt"
+    assert pathlib.Path(written["language_model"]).samefile(
+        DATA / "words.kenlm"
+    )
+    weights = ("beam_width", "lm_weight", "word_score")
+    assert [written[name] for name in weights] == [8, 0, 0]
+    status, out, _ = run(
+        capsys, "transcribe", "--model", TINY, "--decoder", decoder, CLIPS[0]
+    )
+    assert (status, out) == (0, TEXTS[0] + "\n")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ([], "There is nothing to weigh. Pass --language-model or --lexicon."),
+        (["--output", "absent/d.json"], "there is no folder 'absent'"),
+        (["--plot", "absent/d.png"], "there is no folder 'absent'"),
+        (["--word-scores"], "expected at least one argument"),
+        (["--lm-weights", "-1"], "`lm_weight` must not be negative"),
+    ],
+)
+def test_tune_decoder_refuses_at_once(
+    capsys, tmp_path, validation, options, message, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    argv = ["tune-decoder", str(validation), "--model", TINY, *options]
+    if options:
+        argv += ["--language-model", str(DATA / "words.kenlm")]
+    try:
+        assert main(argv) == 2
+    except SystemExit as error:  # argparse's own
+        assert error.code == 2
+    assert message in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["validation.jsonl"]
+
+
 @pytest.mark.parametrize("command", [c.__name__ for c in COMMANDS])
 def test_help_teaches_with_examples(capsys, command):
-    command = command.rpartition(".")[2]
+    command = command.rpartition(".")[2].replace("_", "-")
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0

@@ -142,7 +142,7 @@ class Parrot:
     def __init__(self, texts):
         self.texts = iter(texts)
 
-    def transcribe_batch(self, inputs):
+    def transcribe_batch(self, inputs, decoder=None):
         return [next(self.texts) for _ in inputs["audio_length"]]
 
 

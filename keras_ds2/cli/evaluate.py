@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 from keras_ds2.cli import shared
 
@@ -79,7 +78,9 @@ def run(args):
 
 def evaluate_all(args):
     """Evaluates each corpus; a dictionary from its path to `Evaluation`."""
-    locations = [_locate(Path(path), args.split) for path in args.corpora]
+    locations = [
+        shared.locate_corpus(path, args.split) for path in args.corpora
+    ]
     with shared.quiet_imports():
         import keras_nlp  # noqa: F401  (as noisy as TensorFlow)
 
@@ -101,33 +102,6 @@ def evaluate_all(args):
         )
         evaluations[path] = evaluate(model, dataset, decoder)
     return evaluations
-
-
-def _locate(path, split):
-    """What `prepare_dataset` calls a corpus: its root, and names there."""
-    if path.suffix in (".jsonl", ".json"):
-        return path.parent, [path.name]
-    if not path.is_dir():
-        raise ValueError(
-            f"'{path}' is neither a folder nor a manifest (.jsonl). Check the "
-            "path."
-        )
-    if (path / "etc").is_dir():
-        return path, [f"an4_{split}"]
-    if _is_subset(path):
-        # Resolved, for the name of "." is empty.
-        return path.resolve().parent, [path.resolve().name]
-    subsets = sorted(p.name for p in path.iterdir() if _is_subset(p))
-    if not subsets:
-        raise ValueError(
-            f"Folder '{path}' holds neither LibriSpeech (speaker/chapter/*"
-            ".trans.txt) nor AN4 (etc, wav). Write a manifest for it."
-        )
-    return path, subsets
-
-
-def _is_subset(path):
-    return any(path.glob("*/*/*.trans.txt"))
 
 
 def _write(evaluations, path):

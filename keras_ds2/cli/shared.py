@@ -8,6 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 # The first that is shipped is the model of who names none.
 _DEFAULT_MODELS = ("en-read", "an4")
@@ -15,12 +16,7 @@ _DEFAULT_MODELS = ("en-read", "an4")
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds `--model`, `--decoder` and `--device`."""
-    parser.add_argument(
-        "--model",
-        metavar="MODEL",
-        help="name of a shipped model, card (.json) or .keras file; by default "
-        + ", else ".join(_DEFAULT_MODELS),
-    )
+    add_model_argument(parser)
     parser.add_argument(
         "--decoder",
         metavar="FILE",
@@ -28,6 +24,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "by default the best symbol of each frame is taken",
     )
     add_device_argument(parser)
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds `--model`."""
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="name of a shipped model, card (.json) or .keras file; by default "
+        + ", else ".join(_DEFAULT_MODELS),
+    )
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +121,45 @@ def load_decoder_for(model, path: str | None):
     from keras_ds2.decoding.decoder_file import load_decoder
 
     return load_decoder(path, model.alphabet, model.ctc.blank_index)
+
+
+def locate_corpus(path: str, split: str) -> tuple[Path, list[str]]:
+    """Finds what `prepare_dataset` calls a corpus.
+
+    Args:
+        path: A manifest, a subset or the folder of LibriSpeech, or AN4.
+        split: Half of AN4.
+
+    Returns:
+        Its root, and the names there.
+
+    Raises:
+        ValueError: If there is no such corpus.
+    """
+    corpus = Path(path)
+    if corpus.suffix in (".jsonl", ".json"):
+        return corpus.parent, [corpus.name]
+    if not corpus.is_dir():
+        raise ValueError(
+            f"'{corpus}' is neither a folder nor a manifest (.jsonl). Check "
+            "the path."
+        )
+    if (corpus / "etc").is_dir():
+        return corpus, [f"an4_{split}"]
+    if _is_subset(corpus):
+        # Resolved, for the name of "." is empty.
+        return corpus.resolve().parent, [corpus.resolve().name]
+    subsets = sorted(p.name for p in corpus.iterdir() if _is_subset(p))
+    if not subsets:
+        raise ValueError(
+            f"Folder '{corpus}' holds neither LibriSpeech (speaker/chapter/*"
+            ".trans.txt) nor AN4 (etc, wav). Write a manifest for it."
+        )
+    return corpus, subsets
+
+
+def _is_subset(path):
+    return any(path.glob("*/*/*.trans.txt"))
 
 
 def report(error: Exception, with_traceback: bool) -> None:

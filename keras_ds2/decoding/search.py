@@ -115,6 +115,7 @@ class LexiconSearch:
         key = lm_weight if self._boosts else None
         if key not in self._tries:
             self._tries[key] = self._make_trie(model)
+        self._trie = self._tries[key]
         self._decoder = self._flashlight.LexiconDecoder(
             self._flashlight.LexiconDecoderOptions(
                 beam_size=beam_width,
@@ -127,7 +128,7 @@ class LexiconSearch:
                 log_add=True,
                 criterion_type=self._flashlight.CriterionType.CTC,
             ),
-            self._tries[key],
+            self._trie,
             model,
             self._symbols[" "],
             0,

@@ -124,7 +124,7 @@ def plot_transcription(
     """
     pyplot = import_pyplot()
     samples = model.load_recording(audio)
-    [hypothesis] = model.transcribe([samples])
+    [hypothesis] = model.recognize([samples])
     log_mel = model.get_layer("log_mel")
     frames = keras.ops.convert_to_numpy(log_mel(samples[None]))[0]
     logits, _ = model.predict_logits(pad_samples([samples]))
@@ -162,11 +162,11 @@ def plot_transcription(
     bottom.set(
         xlabel="seconds",
         ylabel="symbol",
-        title=f"heard:  {hypothesis}",
+        title=f"heard:  {hypothesis.text}",
         xlim=(0, seconds),
     )
     _mark_words(top, align(model, samples, reference)[0], share=0.4)
-    _mark_words(bottom, align(model, samples, hypothesis)[0], share=0.12)
+    _mark_words(bottom, hypothesis.words, share=0.12)
     for axes in (top, bottom):
         axes.title.set_fontfamily("monospace")
         axes.title.set_wrap(True)
