@@ -5,10 +5,10 @@ import sys
 
 __version__ = "0.1.0"
 
-# The command line answers `--help` at once: started as `keras-ds2` or `python
-# -m keras_ds2`, it imports what a command needs, and nothing is imported here.
-# Everywhere else all is, so that Keras knows the classes it finds in files.
-if os.path.basename((sys.argv or [""])[0]) not in ("keras-ds2", "-m"):
+# Started as `keras-ds2`, it answers `--help` at once: a command imports what it
+# needs, and nothing is imported here. Everywhere else all is, so that Keras
+# knows the classes it finds in files.
+if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
     from keras_ds2 import data
     from keras_ds2.audio import AudioError, load_audio
     from keras_ds2.decoding.beam_search import BeamSearchDecoder
@@ -41,6 +41,7 @@ if os.path.basename((sys.argv or [""])[0]) not in ("keras-ds2", "-m"):
         pretrained_weights,
         save_pretrained,
     )
+    from keras_ds2.report.page import write_report
     from keras_ds2.training.backup_and_restore import BackupAndRestore
     from keras_ds2.training.device import (
         use_device,
@@ -105,6 +106,7 @@ __all__ = [
     "use_device",
     "use_mixed_precision",
     "use_strategy",
+    "write_report",
 ]
 
 

@@ -69,6 +69,7 @@ def test_bundled_clips_end_to_end(tmp_path):
             DATA / "LibriSpeech/train-clips/251/137823/251-137823.trans.txt"
         )
         + ":1",
+        corpus="train-clips",
     )
     assert all(math.isnan(row.duration) for row in rows)
     assert not any(unknown_characters(row.text) for row in rows)
@@ -200,16 +201,19 @@ def test_manifest(tmp_path):
             "duration": None,
             "speaker": 7,
             "offset": 0,
-            "corpus": "ignored",
+            "corpus": "mine",
+            "license": "ignored",
         },
     )
 
     first, second = read_manifest(path)
 
     audio = str(tmp_path / "a.wav")
-    assert first == Utterance(audio, "it's go", 2.0, "", f"{path}:1")
+    assert first == Utterance(
+        audio, "it's go", 2.0, "", f"{path}:1", corpus=path.stem
+    )
     assert second._replace(duration=0) == Utterance(
-        audio, "", 0, "7", f"{path}:3"
+        audio, "", 0, "7", f"{path}:3", corpus="mine"
     )
     assert math.isnan(second.duration)
 

@@ -142,7 +142,7 @@ def test_trains_evaluates_and_draws(example, tmp_path, capsys):
     printed = capsys.readouterr().out
     # Six clips, by threes.
     assert "2 steps for 1 passes" in printed
-    assert f"WER {result.wer:.2%}" in printed
+    assert f"WER {100 * result.wer:.2f} %" in printed
     [row] = read_log(run)
     assert set(row) >= {"epoch", "loss", "wer", "cer", "val_loss", "val_wer"}
     assert float(row["val_wer"]) == pytest.approx(result.wer, rel=1e-5)
@@ -209,7 +209,7 @@ def test_overfits_one_batch(example, tmp_path, capsys):
     example.main(argv)
     printed = capsys.readouterr().out
     assert "60 steps for 60 passes" in printed
-    assert "(2 utterances)" in printed
+    assert "2 utterances; " in printed
     first, last = read_log(tmp_path / "run")
     assert float(last["loss"]) < 0.8 * float(first["loss"])
     assert float(last["pass"]) == 60
@@ -253,7 +253,7 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     # Two clips of the speaker who is for training, five of the others.
     assert "an4_train: 2 utterances" in told.err
     assert "an4_train: 5 utterances" in told.err
-    assert f"WER {result.wer:.2%}" in told.out
+    assert f"WER {100 * result.wer:.2f} %" in told.out
     first, last = read_log(run)
     assert float(last["loss"]) < float(first["loss"])
     assert float(last["val_wer"]) == pytest.approx(result.wer, rel=1e-5)
@@ -269,7 +269,7 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
         [data, "--split=train", "--model", str(run / "model.keras")]
     )
     assert len(scored.utterances) == 7
-    assert f"WER {scored.wer:.2%}" in capsys.readouterr().out
+    assert f"WER {100 * scored.wer:.2f} %" in capsys.readouterr().out
 
 
 def test_command_line_tells_a_fault_in_one_line(tmp_path):

@@ -61,6 +61,7 @@ NAMES = [
     "use_device",
     "use_mixed_precision",
     "use_strategy",
+    "write_report",
 ]
 DATA_NAMES = [
     "Augmentation",
@@ -79,11 +80,11 @@ DATA_NAMES = [
 
 # A file imports from its own folder and from what stands to the right only.
 ALLOWED = {
-    "__main__": {"cli"},
     "cli": {
         "__version__",
         "pretrained",
         "subtitles",
+        "report",
         "transcription",
         "training",
         "models",
@@ -94,6 +95,7 @@ ALLOWED = {
     },
     "pretrained": {"models"},
     "transcription": {"segmentation", "models", "decoding", "audio"},
+    "report": {"training", "scoring", "audio"},
     "training": {
         "models",
         "data",
@@ -101,6 +103,7 @@ ALLOWED = {
         "audio",
         "error_rate",
         "lengths",
+        "scoring",
         "text",
     },
     "models": {
@@ -124,6 +127,7 @@ ALLOWED = {
     "audio_error": set(),
     "error_rate": set(),
     "lengths": set(),
+    "scoring": set(),
     "text": set(),
 }
 

@@ -142,8 +142,11 @@ class Parrot:
     def __init__(self, texts):
         self.texts = iter(texts)
 
-    def transcribe_batch(self, inputs, decoder=None):
-        return [next(self.texts) for _ in inputs["audio_length"]]
+    def recognize_batch(self, inputs, decoder=None):
+        return [
+            keras_ds2.Hypothesis(next(self.texts), 0.0, 0.0)
+            for _ in inputs["audio_length"]
+        ]
 
 
 def test_evaluate_counts_by_hand(rows):
@@ -174,8 +177,11 @@ def test_report_of_evaluation():
         TranscribedUtterance("b.wav", "go", "no go", 1.0),
         TranscribedUtterance("a.wav", "a cab", "a cab", 0.0),
     ]
+    # Draws of both have 0, 1 or 2 errors in 2, 3 or 4 words.
     assert Evaluation(0.25, 0.1234, items).report(num_worst=1) == (
-        "WER 25.00%, CER 12.34% (2 utterances)\n"
+        "WER 25.00 % (95 % interval 0.0 to 100.0), "
+        "CER 12.34 % (0.0 to 150.0)\n"
+        "2 utterances; intervals by resampling 2 utterances\n"
         "100% b.wav\n"
         "  reference:  go\n"
         "  hypothesis: no go"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 from keras_ds2.cli import shared
 
@@ -16,6 +17,7 @@ examples:
   keras-ds2 evaluate test.jsonl
   keras-ds2 evaluate --model mine.json --decoder decoder.json an4
   keras-ds2 evaluate --worst 20 --output hypotheses.jsonl LibriSpeech/dev-clean
+  keras-ds2 evaluate --report errors.html test.jsonl
 
 WER and CER count all edits over all words (characters), with the transcripts
 in lower case and otherwise as written.
@@ -59,13 +61,23 @@ def add_parser(subparsers):
         "--output",
         metavar="FILE",
         help="write a JSON object a line for each utterance: `audio`, "
-        "`reference`, `hypothesis`, `wer`",
+        "`reference`, `hypothesis`, `wer` and more",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write a page (.html) of all errors: by corpus, speaker and "
+        "length, what was taken for what, the worst utterances with sound",
     )
     return parser
 
 
 def run(args):
     """Runs the command."""
+    for path in filter(None, (args.output, args.report)):
+        # Now, and not after an hour of evaluation.
+        if not Path(path).resolve().parent.is_dir():
+            raise ValueError(f"The folder of '{path}' does not exist.")
     evaluations = evaluate_all(args)
     for corpus, evaluation in evaluations.items():
         if len(evaluations) > 1:
@@ -73,6 +85,8 @@ def run(args):
         print(evaluation.report(num_worst=args.worst))
     if args.output:
         _write(evaluations, args.output)
+    if args.report:
+        _write_report(evaluations, args.report)
     return 0
 
 
@@ -110,3 +124,13 @@ def _write(evaluations, path):
             for row in evaluation.utterances:
                 line = json.dumps(dataclasses.asdict(row), ensure_ascii=False)
                 print(line, file=file)
+
+
+def _write_report(evaluations, path):
+    from keras_ds2.report.page import write_report
+    from keras_ds2.training.evaluate import Evaluation
+
+    everything = Evaluation.of(
+        row for result in evaluations.values() for row in result.utterances
+    )
+    write_report(everything, path, title=", ".join(evaluations))

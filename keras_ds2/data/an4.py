@@ -100,6 +100,7 @@ def read_an4(
             text=normalize_transcript(text),
             speaker=audio.parent.name,
             source=where,
+            corpus=f"an4_{split}",
         )
     if transcripts:
         utterance_id, (source, _) = next(iter(transcripts.items()))

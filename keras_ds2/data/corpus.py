@@ -21,6 +21,8 @@ class Utterance(NamedTuple):
         duration: Seconds; NaN until known (see `add_durations`).
         speaker: Name of the speaker, empty if unknown.
         source: Where the transcript stands, as `"file:line"`, for messages.
+        corpus: Name of the corpus, empty if unknown; errors are counted by
+            it.
 
     Example:
 
@@ -34,6 +36,7 @@ class Utterance(NamedTuple):
     duration: float = math.nan
     speaker: str = ""
     source: str = ""
+    corpus: str = ""
 
 
 class CorpusError(ValueError):

@@ -114,6 +114,7 @@ def _read_chapter(
             text=normalize_transcript(text),
             speaker=speaker,
             source=source,
+            corpus=chapter.parent.parent.name,
         )
     if audio:
         raise CorpusError(

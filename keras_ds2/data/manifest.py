@@ -20,8 +20,9 @@ def read_manifest(path: str | os.PathLike[str]) -> Iterator[Utterance]:
 
     Keys: `audio` (or `audio_filepath`), a path, which counts from the
     manifest's folder if it is relative; `text`, a string; optionally
-    `duration`, in seconds, and `speaker`. Other keys are ignored, but for
-    `offset`: an utterance is always a whole file.
+    `duration`, in seconds, `speaker`, and `corpus`, by default the name of the
+    manifest without its ending. Other keys are ignored, but for `offset`: an
+    utterance is always a whole file.
 
     Args:
         path: The manifest, in UTF-8.
@@ -55,14 +56,14 @@ def read_manifest(path: str | os.PathLike[str]) -> Iterator[Utterance]:
         )
     source = None
     for source, line in numbered_lines(path):
-        yield _parse_row(line, source, path.parent)
+        yield _parse_row(line, source, path)
     if source is None:
         raise CorpusError(
             f"Manifest '{path}' is empty. Write one JSON object per line."
         )
 
 
-def _parse_row(line: str, source: str, folder: Path) -> Utterance:
+def _parse_row(line: str, source: str, manifest: Path) -> Utterance:
     try:
         row = json.loads(line, object_pairs_hook=_without_repeats)
     # Not JSON; a number of thousands of digits; brackets without end.
@@ -96,10 +97,13 @@ def _parse_row(line: str, source: str, folder: Path) -> Utterance:
     speaker = "" if speaker is None else speaker
     valid = _is_text(speaker) or type(speaker) is int
     _require(valid, source, "speaker", row, "a string")
+    corpus = row.get("corpus")
+    corpus = manifest.stem if corpus is None else corpus
+    _require(_is_text(corpus), source, "corpus", row, "a string")
     # Ignoring it would pair the text with the whole recording.
     valid = row.get("offset") in (None, 0)
     _require(valid, source, "offset", row, "absent or 0")
-    audio = os.path.join(folder, row[key])
+    audio = os.path.join(manifest.parent, row[key])
     if not os.path.isfile(audio):
         raise CorpusError(
             f"{source}: audio file '{audio}' of key `{key}` does not exist. "
@@ -112,6 +116,7 @@ def _parse_row(line: str, source: str, folder: Path) -> Utterance:
         duration=float(duration),
         speaker=str(speaker),
         source=source,
+        corpus=corpus,
     )
 
 

@@ -92,21 +92,26 @@ class SpeechRecognizer(CTCModel):
             ValueError: As `transcribe` does.
         """
         self._check_decoder(decoder)
+        return self._in_batches(
+            audio,
+            batch_size,
+            lambda inputs: self.recognize_batch(inputs, decoder),
+        )
 
-        def recognize_batch(inputs):
-            logits, logit_length = self.predict_logits(inputs)
-            if decoder is not None:
-                paths = decoder(logits, logit_length, self.frame_duration)
-                return [best for best, *_ in paths]
-            return greedy_hypotheses(
-                logits,
-                logit_length,
-                self.alphabet,
-                self.frame_duration,
-                self.ctc.blank_index,
-            )
-
-        return self._in_batches(audio, batch_size, recognize_batch)
+    def recognize_batch(self, inputs, decoder=None):
+        """Recognizes one padded batch, `{"audio", "audio_length"}`."""
+        self._check_decoder(decoder)
+        logits, logit_length = self.predict_logits(inputs)
+        if decoder is not None:
+            paths = decoder(logits, logit_length, self.frame_duration)
+            return [best for best, *_ in paths]
+        return greedy_hypotheses(
+            logits,
+            logit_length,
+            self.alphabet,
+            self.frame_duration,
+            self.ctc.blank_index,
+        )
 
     def transcribe_batch(self, inputs, decoder=None):
         """Transcribes one padded batch, `{"audio", "audio_length"}`."""

@@ -1,21 +1,39 @@
 """Model and data set in, error rates and the worst utterances out."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from keras_ds2.data.corpus import Utterance
 from keras_ds2.data.dataset import SpeechDataset
 from keras_ds2.decoding.beam_search import BeamSearchDecoder
+from keras_ds2.decoding.hypothesis import Hypothesis, TimedText
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
+from keras_ds2.scoring import (
+    ErrorRate,
+    align_characters,
+    align_words,
+    count_edits,
+    estimate,
+)
 
 
 @dataclass(frozen=True)
 class TranscribedUtterance:
-    """One recording, what was said, what was heard, and its WER."""
+    """One recording, what was said, what was heard, and its WER.
+
+    `duration` is in seconds, NaN if unknown; `speaker` and `corpus` are empty
+    if unknown; `words` are those of the hypothesis, with times.
+    """
 
     audio: str
     reference: str
     hypothesis: str
     wer: float
+    duration: float = math.nan
+    speaker: str = ""
+    corpus: str = ""
+    words: tuple[TimedText, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,11 +44,38 @@ class Evaluation:
     cer: float
     utterances: list[TranscribedUtterance]  # worst first
 
+    @classmethod
+    def of(cls, utterances: Iterable[TranscribedUtterance]) -> "Evaluation":
+        """Counts the errors of utterances, perhaps of several corpora."""
+        # Here, for it takes a while to import and only evaluation needs it.
+        import jiwer
+
+        utterances = sorted(utterances, key=lambda item: -item.wer)
+        references = [item.reference for item in utterances]
+        hypotheses = [item.hypothesis for item in utterances]
+        return cls(
+            wer=jiwer.wer(references, hypotheses),
+            cer=jiwer.cer(references, hypotheses),
+            utterances=utterances,
+        )
+
     def report(self, num_worst: int = 5) -> str:
         """Formats the error rates and the worst utterances for people."""
+        references = [item.reference for item in self.utterances]
+        hypotheses = [item.hypothesis for item in self.utterances]
+        speakers = [item.speaker for item in self.utterances]
+        words, characters = (
+            estimate([count_edits(pairs) for pairs in aligned], speakers)
+            for aligned in (
+                align_words(references, hypotheses),
+                align_characters(references, hypotheses),
+            )
+        )
         lines = [
-            f"WER {self.wer:.2%}, CER {self.cer:.2%} "
-            f"({len(self.utterances)} utterances)"
+            f"WER {100 * self.wer:.2f} % (95 % interval {_interval(words)}), "
+            f"CER {100 * self.cer:.2f} % ({_interval(characters)})",
+            f"{len(self.utterances)} utterances; intervals by resampling "
+            f"{words.resampled}",
         ]
         for item in self.utterances[:num_worst]:
             lines += [
@@ -41,6 +86,12 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def _interval(rate: ErrorRate) -> str:
+    if math.isnan(rate.low):
+        return "unknown"
+    return f"{100 * rate.low:.1f} to {100 * rate.high:.1f}"
+
+
 def evaluate(
     model: SpeechRecognizer,
     dataset: SpeechDataset,
@@ -49,7 +100,8 @@ def evaluate(
     """Transcribes a data set and counts its errors.
 
     `model.evaluate` shows the same rates beside the loss; this function keeps
-    the transcripts, and counts with jiwer.
+    the transcripts, and counts with jiwer. `report()` of the result adds 95 %
+    intervals; `write_report` makes a page of it.
 
     Args:
         model: A `DeepSpeech2` or `DeepSpeech`.
@@ -72,24 +124,23 @@ def evaluate(
     >>> len(result.utterances)
     2
     """
-    # Here, for it takes a while to import and only evaluation needs it.
     import jiwer
 
-    hypotheses: list[str] = []
+    recognized: list[Hypothesis] = []
     for inputs, _ in dataset.one_pass():
-        hypotheses += model.transcribe_batch(inputs, decoder)
-    rows = rows_read(dataset)
-    references = [row.text for row in rows]
-    utterances = [
+        recognized += model.recognize_batch(inputs, decoder)
+    return Evaluation.of(
         TranscribedUtterance(
-            row.audio, row.text, text, jiwer.wer(row.text, text)
+            row.audio,
+            row.text,
+            hypothesis.text,
+            jiwer.wer(row.text, hypothesis.text),
+            row.duration,
+            row.speaker,
+            row.corpus,
+            hypothesis.words,
         )
-        for row, text in zip(rows, hypotheses, strict=True)
-    ]
-    return Evaluation(
-        wer=jiwer.wer(references, hypotheses),
-        cer=jiwer.cer(references, hypotheses),
-        utterances=sorted(utterances, key=lambda item: -item.wer),
+        for row, hypothesis in zip(rows_read(dataset), recognized, strict=True)
     )
 
 
