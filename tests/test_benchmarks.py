@@ -1,7 +1,10 @@
 """Oracles: counting by hand, and what a person sees who runs a benchmark."""
 
+import collections
 import importlib.util
+import itertools
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -95,6 +98,85 @@ def test_batch_is_padded_little_and_its_transcripts_fit(monkeypatch):
     assert batch["labels"].min() >= 1 and batch["labels"].max() <= 28
     full = ours.make_batch(8, 2.0, shortest=1.0)
     assert set(full["audio_length"]) == {32000}
+
+
+@pytest.fixture
+def decode(monkeypatch):
+    return load("decode", monkeypatch)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 5])
+def test_score_of_a_text_sums_all_alignments(decode, num_frames):
+    logits = np.random.default_rng(3).normal(size=(num_frames, 4))
+    log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = collections.defaultdict(float)
+    for path in itertools.product(range(4), repeat=num_frames):
+        text = "".join(" ab"[s - 1] for s, _ in itertools.groupby(path) if s)
+        probability = math.exp(log_probs[range(num_frames), path].sum())
+        expected[" ".join(text.split())] += probability
+    assert len(expected) > num_frames
+    for text, probability in expected.items():
+        score = decode.log_p_ctc(log_probs, text, " ab")
+        assert score == pytest.approx(math.log(probability), abs=1e-9)
+
+
+def test_texts_are_compared_by_our_score(decode):
+    def answers(*texts):
+        return {
+            "texts": texts,
+            "lm_scores": [{"b": -1.0}.get(t, -9.0) for t in texts],
+        }
+
+    log_probs = np.log([[0.1, 0.1, 0.5, 0.3]])  # blank, space, a, b
+    args = decode.parse_arguments(["--logits=x.npz", "--lm-weight=0.5"])
+    counts = decode.compare(
+        answers("a", "a", "b", "a"),
+        answers("a", "b", "a", "c"),
+        [log_probs] * 4,
+        " ab",
+        {"a", "b"},
+        args,
+    )
+    assert counts == {"same": 1, "better": 1, "worse": 1, "outside": 1}
+    # Without a language model "a" is more probable.
+    counts = decode.compare(
+        answers("a"), answers("b"), [log_probs], " ab", None, args
+    )
+    assert counts == {"same": 0, "better": 0, "worse": 1, "outside": 0}
+
+
+def test_decoders_on_few_logits_and_a_peer_that_is_missing(
+    decode, tmp_path, monkeypatch, capsys
+):
+    generator = np.random.default_rng(0)
+    path = tmp_path / "logits.npz"
+    np.savez(
+        path,
+        log_probs=generator.normal(size=(20, 4)).astype("float32"),
+        frames=[12, 8],
+        texts=["a ba", "ab"],
+        alphabet=" ab",
+    )
+    (tmp_path / "kenlm.py").write_text("raise ImportError('no kenlm here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    decode.main(
+        [f"--logits={path}", "--beam-widths", "4", "16", "--repeats=1"]
+        + [f"--language-model={ROOT}/tests/data/words.kenlm", "--json"]
+    )
+    *printed, last = capsys.readouterr().out.splitlines()
+    assert "pyctcdecode is missing: no kenlm here." in printed
+    figures = json.loads(last)
+    assert figures["missing"] in printed
+    assert (figures["utterances"], figures["frames"]) == (2, 20)
+    assert [(row["decoder"], row["beam_width"]) for row in figures["rows"]] == [
+        (name, width)
+        for name in ("ours, any text", "ours, words", "TensorFlow, any text")
+        for width in (4, 16)
+    ]
+    for row in figures["rows"]:
+        assert row["frames_per_second"] > 0
+        if row["decoder"].startswith("TensorFlow"):  # ours is the same search
+            assert row["texts_compared"]["same"] == 2
 
 
 @pytest.mark.slow
