@@ -565,6 +565,7 @@ def test_a_closed_pipe_and_an_interruption_are_quiet(start):
 
 def test_commands_of_the_manual_work(capsys, card, shipped, monkeypatch):
     text = (ROOT / "docs" / "command_line.md").read_text()
+    text = text.replace("\\\n", " ")
     commands = re.findall(r"^\$ keras-ds2 (.*)$", text, re.MULTILINE)
     assert len(commands) > 8
     monkeypatch.chdir(shipped)
@@ -574,7 +575,9 @@ def test_commands_of_the_manual_work(capsys, card, shipped, monkeypatch):
         soundfile.write(name, samples, rate)
     pathlib.Path("decoder.json").write_text('{"lexicon": ["country"]}')
     row = {"audio": "talk.wav", "text": TEXTS[0]}
-    pathlib.Path("test.jsonl").write_text(json.dumps(row))
+    for name in ("test.jsonl", "validation.jsonl"):
+        pathlib.Path(name).write_text(json.dumps(row))
+    shutil.copy(DATA / "words.kenlm", "words.kenlm")
     shutil.copytree(DATA / "LibriSpeech", "LibriSpeech")
     os.rename("LibriSpeech/dev-clips", "LibriSpeech/dev-clean")
     for command in commands:
