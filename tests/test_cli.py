@@ -548,16 +548,16 @@ def test_a_real_process_says_the_transcript_and_nothing_else(start):
 @pytest.mark.slow
 def test_a_closed_pipe_and_an_interruption_are_quiet(start):
     argv = ["transcribe", "--model", TINY, *CLIPS * 50]
-    process = start(*argv)
-    process.stdout.readline()
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    assert process.wait(timeout=300) == 141
-    process = start(*argv)
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    assert process.stderr.read() == "\n"
-    assert process.wait(timeout=300) == 130
+    with start(*argv) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=300) == 141
+    with start(*argv) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "\n"
+        assert process.wait(timeout=300) == 130
 
 
 # === The manual ===
