@@ -578,6 +578,7 @@ def test_commands_of_the_manual_work(capsys, card, shipped, monkeypatch):
     for name in ("test.jsonl", "validation.jsonl"):
         pathlib.Path(name).write_text(json.dumps(row))
     shutil.copy(DATA / "words.kenlm", "words.kenlm")
+    pathlib.Path("words.txt").write_text("country\nmanner\n")
     shutil.copytree(DATA / "LibriSpeech", "LibriSpeech")
     os.rename("LibriSpeech/dev-clips", "LibriSpeech/dev-clean")
     for command in commands:
