@@ -72,8 +72,8 @@ def segment_audio(
     ...     soundfile.write(path, noise, samplerate=16000)
     ...     for start, samples in segment_audio(path):
     ...         print(round(start, 2), len(samples))
-    0.0 20000
-    1.75 20000
+    0.0 19840
+    1.76 19840
     """
     _validate(min_silence, max_segment)
     levels = measure_levels(read_blocks(path, sampling_rate), sampling_rate)
@@ -114,7 +114,7 @@ def measure_levels(
     >>> from keras_ds2.segmentation import measure_levels
     >>> tone = np.sin(2 * np.pi * 1000 * np.arange(1600) / 16000)
     >>> measure_levels([tone, 0.1 * tone], 16000).round()[[0, 9]]
-    array([ 35.,  15.])
+    array([40., 20.])
     """
     size = _frame_size(sampling_rate)
     window = np.hanning(size + 1)[:size]

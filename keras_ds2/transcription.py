@@ -78,7 +78,7 @@ def transcribe_file(
     >>> clip = "tests/data/an4/wav/an4_clstk/ffmm/cen3-ffmm-b.opus"
     >>> [segment] = keras_ds2.transcribe_file(model, clip)
     >>> segment.start, round(segment.end, 1)
-    (0.0, 1.2)
+    (0.0, 2.0)
     """
     rate = model.sampling_rate
     if audio_duration(path) <= max_segment:
