@@ -28,9 +28,12 @@ def load_pretrained(
 ) -> SpeechRecognizer:
     """Builds a trained model.
 
+    Shipped is `"an4"`: spelled letters, numbers, dates and a few commands, as
+    in CMU AN4; its card stands in `keras_ds2/weights`.
+
     Args:
-        name: Path of a card (`.json`) that `save_pretrained` wrote, or the
-            name of one that is shipped.
+        name: Name of a model that is shipped, or the path of a card (`.json`)
+            that `save_pretrained` wrote.
         dtype: Dtype policy, as `"mixed_bfloat16"`. Defaults to Keras's global
             one.
 
@@ -44,13 +47,10 @@ def load_pretrained(
 
     Example:
 
-    >>> import os, tempfile
     >>> import keras_ds2
-    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
-    >>> card = os.path.join(tempfile.mkdtemp(), "mine.json")
-    >>> keras_ds2.save_pretrained(model, card)
-    >>> keras_ds2.load_pretrained(card).rnn_units
-    8
+    >>> model = keras_ds2.load_pretrained("an4")
+    >>> model.transcribe(["tests/data/an4/wav/an4_clstk/ffmm/cen3-ffmm-b.opus"])
+    ['fifty six thirty two']
     """
     path = _card_path(name)
     card = _read_card(path)
@@ -80,12 +80,10 @@ def pretrained_weights(name: str | os.PathLike[str]) -> str:
 
     Example:
 
-    >>> import os, tempfile
     >>> import keras_ds2
-    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
-    >>> card = os.path.join(tempfile.mkdtemp(), "mine.json")
-    >>> keras_ds2.save_pretrained(model, card)
-    >>> model.load_weights(keras_ds2.pretrained_weights(card))
+    >>> model = keras_ds2.load_pretrained("an4")
+    >>> again = keras_ds2.DeepSpeech2.from_config(model.get_config())
+    >>> again.load_weights(keras_ds2.pretrained_weights("an4"))
     """
     card = _card_path(name)
     expected = _read_card(card)["sha256"]

@@ -166,7 +166,7 @@ def test_what_is_missing_is_named(card):
     card.unlink()
     with pytest.raises(ValueError, match="mine.json' does not exist"):
         keras_ds2.load_pretrained(card)
-    for name in ("../weights/an4", str(card.with_suffix(""))):
+    for name in ("../weights/an4", "an4.weights", str(card.with_suffix(""))):
         with pytest.raises(ValueError, match="`name` must be one of"):
             keras_ds2.load_pretrained(name)
 
@@ -227,3 +227,37 @@ def test_what_is_refused_leaves_what_was_there(model, card):
         logits(keras_ds2.load_pretrained(card)), logits(other), atol=2e-3
     )
     assert sorted(card.parent.iterdir()) == sorted(paths)
+
+
+# === What is shipped ===
+
+
+@pytest.fixture(scope="module")
+def an4():
+    return keras_ds2.load_pretrained("an4")
+
+
+def test_an4_hears_the_bundled_clips_word_for_word(an4):
+    rows = list(keras_ds2.data.read_an4("tests/data/an4"))
+    assert len(rows) == 7
+    texts = an4.transcribe([row.audio for row in rows])
+    assert texts == [row.text for row in rows]
+
+
+def test_an4_goes_into_a_model_that_exists(an4):
+    card = json.loads(Path("keras_ds2/weights/an4.json").read_text())
+    model = keras_ds2.DeepSpeech2(**card["arguments"])
+    model.load_weights(keras_ds2.pretrained_weights("an4"))
+    np.testing.assert_array_equal(logits(model), logits(an4))
+
+
+def test_shipped_cards_say_all_that_a_user_asks():
+    cards = sorted(Path("keras_ds2/weights").glob("*.json"))
+    assert [card.stem for card in cards] == ["an4"]
+    for path in cards:
+        card = json.loads(path.read_text())
+        for key in ("data", "license", "command", "seed", "metrics"):
+            assert card[key] not in ("", None), (path, key)
+        assert 0 < card["metrics"]["validation_wer"] < 1
+        weights = path.with_name(f"{path.stem}.weights.h5")
+        assert weights.stat().st_size < 12e6
