@@ -1,11 +1,12 @@
 """What all tests share: seeds, and real speech."""
 
+import gc
 from pathlib import Path
 
-import keras
 import pytest
 
-import keras_ds2
+# TensorFlow is imported by fixtures only: it takes seconds, and the process
+# that hands tests to others reads this file, too.
 
 CLIPS = Path(__file__).parent / "data" / "LibriSpeech"
 
@@ -18,13 +19,25 @@ def pytest_configure(config):
     )
 
 
+@pytest.fixture(autouse=True, scope="session")
+def freeze_imports():
+    """`fit` collects garbage; what imports made is none, and is much."""
+    import keras_ds2  # noqa: F401
+
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def reset_global_state():
+    import keras
+
     keras.utils.set_random_seed(20)
     keras.config.set_dtype_policy("float32")
 
 
 def load_clips(folder):
+    import keras_ds2
+
     paths = sorted((CLIPS / folder).rglob("*.opus"))
     return [keras_ds2.load_audio(path) for path in paths]
 

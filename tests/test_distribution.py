@@ -30,7 +30,7 @@ for name in ("none", "mirrored"):
             conv_filters=(2,),
             conv_kernel_sizes=((5, 9),),
             conv_strides=((4, 4),),
-            num_rnn_layers=2,
+            num_rnn_layers=1,
             rnn_units=4,
             dense_units=4,
             dropout=0.0,

@@ -79,7 +79,8 @@ def train(cls, batch):
 
 @pytest.fixture(scope="module")
 def trained(batch):
-    return train(keras_ds2.DeepSpeech2, batch)
+    """A model of each class."""
+    return {cls: train(cls, batch) for cls in MODELS}
 
 
 READER = """
@@ -88,62 +89,78 @@ import numpy as np
 import keras_ds2
 import keras, tensorflow as tf
 
-folder = sys.argv[1]
-inputs = dict(np.load(f"{folder}/inputs.npz"))
-loaded = keras.models.load_model(f"{folder}/model.keras")
-rebuilt = getattr(keras_ds2, sys.argv[2]).from_config(
-    json.load(open(f"{folder}/config.json"))
-)
-rebuilt.load_weights(f"{folder}/model.weights.h5")
-exported = tf.saved_model.load(f"{folder}/exported")
-np.savez(
-    f"{folder}/outputs.npz",
-    loaded=loaded.predict_on_batch(inputs)["logits"],
-    rebuilt=rebuilt.predict_on_batch(inputs)["logits"],
-    exported=exported.serve(inputs)["logits"].numpy(),
-    length=exported.serve(inputs)["logit_length"].numpy(),
-)
-texts = loaded.transcribe_batch(inputs)
-rnn = next(x for x in loaded.layers if x.name in ("rnn_1", "rnn_4"))
-history = loaded.fit(
-    inputs, dict(np.load(f"{folder}/targets.npz")), batch_size=2, verbose=0
-).history
-print(json.dumps({
-    "policy": loaded.dtype_policy.name,
-    "rnn_policy": rnn.dtype_policy.name,
-    "alphabet": loaded.alphabet,
-    "adapted": loaded.get_layer("log_mel").is_adapted,
-    "rebuilt_adapted": rebuilt.get_layer("log_mel").is_adapted,
-    "iterations": int(loaded.optimizer.iterations),
-    "schedule": loaded.optimizer.get_config()["learning_rate"],
-    "loss": history["loss"][0],
-    "texts": texts,
-}))
+inputs = dict(np.load(f"{sys.argv[1]}/inputs.npz"))
+targets = dict(np.load(f"{sys.argv[1]}/targets.npz"))
+reports = {}
+for name in sys.argv[2:]:
+    folder = f"{sys.argv[1]}/{name}"
+    loaded = keras.models.load_model(f"{folder}/model.keras")
+    rebuilt = getattr(keras_ds2, name).from_config(
+        json.load(open(f"{folder}/config.json"))
+    )
+    rebuilt.load_weights(f"{folder}/model.weights.h5")
+    exported = tf.saved_model.load(f"{folder}/exported")
+    np.savez(
+        f"{folder}/outputs.npz",
+        loaded=loaded.predict_on_batch(inputs)["logits"],
+        rebuilt=rebuilt.predict_on_batch(inputs)["logits"],
+        exported=exported.serve(inputs)["logits"].numpy(),
+        length=exported.serve(inputs)["logit_length"].numpy(),
+    )
+    texts = loaded.transcribe_batch(inputs)
+    rnn = next(x for x in loaded.layers if x.name in ("rnn_1", "rnn_4"))
+    history = loaded.fit(inputs, targets, batch_size=2, verbose=0).history
+    reports[name] = {
+        "policy": loaded.dtype_policy.name,
+        "rnn_policy": rnn.dtype_policy.name,
+        "alphabet": loaded.alphabet,
+        "adapted": loaded.get_layer("log_mel").is_adapted,
+        "rebuilt_adapted": rebuilt.get_layer("log_mel").is_adapted,
+        "iterations": int(loaded.optimizer.iterations),
+        "schedule": loaded.optimizer.get_config()["learning_rate"],
+        "loss": history["loss"][0],
+        "texts": texts,
+    }
+print(json.dumps(reports))
 """
 
 
-@every_model
-def test_a_fresh_process_gives_the_same(cls, batch, tmp_path):
-    inputs, targets = batch
-    trained = train(cls, batch)
-    trained.save(tmp_path / "model.keras")
-    trained.save_weights(tmp_path / "model.weights.h5")
-    trained.export(tmp_path / "exported", verbose=False)
-    np.savez(tmp_path / "inputs.npz", **inputs)
-    np.savez(tmp_path / "targets.npz", **targets)
-    config = json.dumps(trained.get_config())
-    (tmp_path / "config.json").write_text(config)
+@pytest.fixture(scope="module")
+def read(batch, trained, tmp_path_factory):
+    """What one fresh process, for all models, reports of each, and computes."""
+    root = tmp_path_factory.mktemp("saved")
+    for name, arrays in zip(("inputs", "targets"), batch, strict=True):
+        np.savez(root / f"{name}.npz", **arrays)
+    folders = {cls: root / cls.__name__ for cls in trained}
+    for cls, folder in folders.items():
+        folder.mkdir()
+        trained[cls].save(folder / "model.keras")
+        trained[cls].save_weights(folder / "model.weights.h5")
+        trained[cls].export(folder / "exported", verbose=False)
+        config = json.dumps(trained[cls].get_config())
+        (folder / "config.json").write_text(config)
+    names = [folder.name for folder in folders.values()]
     result = subprocess.run(
-        [sys.executable, "-c", READER, str(tmp_path), cls.__name__],
+        [sys.executable, "-c", READER, str(root), *names],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout.splitlines()[-1])
+    reports = json.loads(result.stdout.splitlines()[-1])
+    return {
+        cls: (reports[folder.name], np.load(folder / "outputs.npz"))
+        for cls, folder in folders.items()
+    }
+
+
+@every_model
+def test_a_fresh_process_gives_the_same(cls, batch, trained, read):
+    inputs, _ = batch
+    trained = trained[cls]
+    report, outputs = read[cls]
     expected = trained.predict_on_batch(inputs)
-    outputs = np.load(tmp_path / "outputs.npz")
     largest = np.abs(expected["logits"][:, :, :29]).max()
     for name in ("loaded", "rebuilt", "exported"):
         # The same operations, compiled apart: bfloat16 has 8 bits.
@@ -180,8 +197,8 @@ def test_training_goes_on_as_if_never_saved(cls, batch, tmp_path):
     short[0]["audio_length"] = np.array([4800, 4000])
     short[1]["label_length"] = np.array([3, 2])
     whole, first = make(), make()
-    whole.fit(*short, batch_size=2, epochs=4, verbose=0)
-    first.fit(*short, batch_size=2, epochs=2, verbose=0)
+    whole.fit(*short, batch_size=2, epochs=2, verbose=0)
+    first.fit(*short, batch_size=2, epochs=1, verbose=0)
     first.save(tmp_path / "model.keras")
     second = keras.models.load_model(tmp_path / "model.keras")
     for ours, theirs in zip(
@@ -189,7 +206,7 @@ def test_training_goes_on_as_if_never_saved(cls, batch, tmp_path):
     ):
         np.testing.assert_array_equal(ours, theirs)
     second.compile(second.optimizer, run_eagerly=True)
-    second.fit(*short, batch_size=2, epochs=2, verbose=0)
+    second.fit(*short, batch_size=2, epochs=1, verbose=0)
     for ours, theirs in zip(second.weights, whole.weights, strict=True):
         # Adam's first steps have the size of the learning rate, 1e-2, and
         # without the saved moments would differ by as much.
@@ -229,7 +246,7 @@ def test_checked_in_model_still_says_the_same():
 def test_weights_of_another_architecture_are_refused(
     options, message, trained, tmp_path
 ):
-    trained.save_weights(tmp_path / "model.weights.h5")
+    trained[keras_ds2.DeepSpeech2].save_weights(tmp_path / "model.weights.h5")
     other = keras_ds2.DeepSpeech2(**{**SMALL, **options})
     with pytest.raises(ValueError, match=rf"(?s){message}"):
         other.load_weights(tmp_path / "model.weights.h5")

@@ -21,6 +21,7 @@ DATA = pathlib.Path(__file__).parent / "data"
 SMALL = {
     "conv_filters": (4, 4),
     "conv_kernel_sizes": ((5, 9), (5, 5)),
+    "conv_strides": ((2, 2), (2, 2)),
     "num_rnn_layers": 1,
     "rnn_units": 32,
     "dense_units": 32,
@@ -56,14 +57,14 @@ def test_learns_two_clips(rows):
     history = model.fit(
         dataset.stream(),
         steps_per_epoch=20,
-        epochs=8,
+        epochs=4,
         shuffle=False,
         verbose=0,
     ).history
     assert history["loss"][0] > 100
-    # It rests at about 120 while all frames say the same (measured).
-    assert history["loss"][-1] < 60
-    assert history["cer"][-1] < 0.6 < history["cer"][0]
+    # It rests at about 100 while all frames say the same (measured).
+    assert history["loss"][-1] < 20
+    assert history["cer"][-1] < 0.1 and history["cer"][0] > 0.9
 
 
 def test_resumed_training_sees_the_same_batches(tmp_path, monkeypatch):

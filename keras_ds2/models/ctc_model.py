@@ -212,6 +212,11 @@ class CTCModel(keras.Model):
                 "model with `normalize=False` to train without."
             )
         self._refuse_compiled_losses()
+        if not self.optimizer.built:
+            # If the first step had to make its variables, TensorFlow would
+            # trace it a second time.
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_weights)
         return super().make_train_function(force)
 
     def make_test_function(self, force=False):
