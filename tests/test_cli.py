@@ -175,6 +175,18 @@ def test_output_has_a_file_for_each_recording(capsys, tmp_path):
     assert "delighted" in (folder / "2412-153948-0005.srt").read_text()
 
 
+def test_a_target_that_cannot_be_written_is_not_the_end(capsys, tmp_path):
+    blocked = tmp_path / "2412-153948-0005.txt"
+    blocked.mkdir()
+    status, out, err = run(
+        capsys, "transcribe", "--output", tmp_path, "--model", TINY, *CLIPS
+    )
+    assert (status, out) == (1, "")
+    first, count = err.splitlines()
+    assert str(blocked) in first and count.endswith("1 of 2 files failed.")
+    assert (tmp_path / "251-137823-0000.txt").read_text() == TEXTS[1] + "\n"
+
+
 def test_a_bad_file_is_reported_counted_and_not_the_end(capsys, tmp_path):
     (tmp_path / "bad.wav").write_text("no audio")
     files = [tmp_path / "bad.wav", CLIPS[0], "missing.wav"]
@@ -253,6 +265,18 @@ def test_corpora_of_all_kinds(capsys, tmp_path, monkeypatch):
         (".", "2"),
     ]
     assert f"{manifest}:\nWER 0.00 %" in out
+
+
+def test_a_corpus_whose_name_is_not_utf_8(capsys, tmp_path):
+    corpus = tmp_path / os.fsdecode(b"\xff") / "clips"
+    clip = pathlib.Path(CLIPS[1])
+    shutil.copytree(clip.parent, corpus / clip.parent.parent.name / "137823")
+    output = tmp_path / "hypotheses.jsonl"
+    argv = ("evaluate", "--model", TINY, "--output", output, corpus)
+    status, out, _ = run(capsys, *argv)
+    assert status == 0 and "\ufffd/clips/251/137823/" in out
+    [row] = map(json.loads, output.read_text().splitlines())
+    assert "\ufffd/clips/251/137823/" in row["audio"]
 
 
 def test_a_decoder_changes_the_rates(capsys, tmp_path):
@@ -334,7 +358,12 @@ def test_models_that_cannot_stream():
     [
         (["transcribe", "a.wav", "--model=a.keras"], "'a.keras' does not exi"),
         (["transcribe", "a.wav", "--model=a.json"], "Card 'a.json' does not"),
-        (["transcribe", "a.wav", "--model=a"], "must be one of"),
+        (
+            ["transcribe", "a.wav", "--model=a"],
+            "There is no model 'a'. Shipped: an4. Others are a card (.json) "
+            "or a .keras file.",
+        ),
+        (["transcribe", "--output=README.md", "a.wav"], "is a file. Pass a f"),
         (["transcribe", "--format=srt", "a", "b"], "Pass --output with a fol"),
         (["transcribe", "--format=vtt", "--timestamps", "a"], "--format text"),
         (
@@ -347,6 +376,9 @@ def test_models_that_cannot_stream():
             "Decoder file 'a.json' does not exist",
         ),
         (["evaluate", "a.txt"], "neither a folder nor a manifest"),
+        (["evaluate", "--worst=-1", "a"], "--worst must be 0 or more"),
+        (["evaluate", "--report=absent/r.html", "a"], "no folder 'absent'"),
+        (["evaluate", "--output=tests", "a"], "'tests' cannot be written: it"),
         (["evaluate", "tests"], "holds neither LibriSpeech"),
         (["evaluate", "a.jsonl", f"--model={TINY}"], "Manifest 'a.jsonl' doe"),
     ],
@@ -433,7 +465,7 @@ def test_tuned_decoder_is_read_by_transcribe(capsys, tmp_path, validation):
     assert status == 0
     assert "validation.jsonl: 2 utterances" in err
     # The language model knows none of the words, its weight does harm.
-    assert "Best: 0.00% at lm_weight 0, word_score 0, beam_width 8" in out
+    assert "Best: 0.00 % at lm_weight 0, word_score 0, beam_width 8" in out
     assert (tmp_path / "weights.png").stat().st_size > 10_000
     written = json.loads(decoder.read_text())
     assert written["lexicon"] == "words.txt"

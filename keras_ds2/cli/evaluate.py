@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 from keras_ds2.cli import shared
 
@@ -74,15 +73,14 @@ def add_parser(subparsers):
 
 def run(args):
     """Runs the command."""
-    for path in filter(None, (args.output, args.report)):
-        # Now, and not after an hour of evaluation.
-        if not Path(path).resolve().parent.is_dir():
-            raise ValueError(f"The folder of '{path}' does not exist.")
+    if args.worst < 0:
+        raise ValueError(f"--worst must be 0 or more. Received: {args.worst}")
+    shared.check_outputs(args.output, args.report)
     evaluations = evaluate_all(args)
     for corpus, evaluation in evaluations.items():
         if len(evaluations) > 1:
-            print(f"{corpus}:")
-        print(evaluation.report(num_worst=args.worst))
+            print(shared.printable(f"{corpus}:"))
+        print(shared.printable(evaluation.report(num_worst=args.worst)))
     if args.output:
         _write(evaluations, args.output)
     if args.report:
@@ -123,7 +121,7 @@ def _write(evaluations, path):
         for evaluation in evaluations.values():
             for row in evaluation.utterances:
                 line = json.dumps(dataclasses.asdict(row), ensure_ascii=False)
-                print(line, file=file)
+                print(shared.printable(line), file=file)
 
 
 def _write_report(evaluations, path):

@@ -98,8 +98,14 @@ def load_model(name: str | None, device: str = "auto"):
         name = shipped[0]
         if is_terminal():
             print(f"Model: {name} (--model for another)", file=sys.stderr)
-    if not name.endswith(".keras"):
+    if name.endswith(".json") or name in pretrained_names():
         return name, load_pretrained(name)
+    if not name.endswith(".keras"):
+        raise ValueError(
+            f"There is no model '{name}'. Shipped: "
+            f"{', '.join(pretrained_names()) or 'none'}. Others are a card "
+            "(.json) or a .keras file."
+        )
     if not os.path.isfile(name):
         raise ValueError(f"Model '{name}' does not exist. Check the path.")
     try:
@@ -158,6 +164,28 @@ def locate_corpus(path: str, split: str) -> tuple[Path, list[str]]:
     return corpus, subsets
 
 
+def check_outputs(*paths: str | None) -> None:
+    """Refuses what cannot be written, now and not after an hour of work.
+
+    Args:
+        paths: Files to write, or `None`.
+
+    Raises:
+        ValueError: If one is a folder, or in a folder that does not exist.
+    """
+    for path in filter(None, paths):
+        folder = Path(path).parent
+        if not folder.is_dir():
+            raise ValueError(
+                f"'{path}' cannot be written: there is no folder '{folder}'. "
+                "Make it first."
+            )
+        if os.path.isdir(path):
+            raise ValueError(
+                f"'{path}' cannot be written: it is a folder. Pass a file."
+            )
+
+
 def _is_subset(path):
     return any(path.glob("*/*/*.trans.txt"))
 
@@ -173,6 +201,11 @@ def report(error: Exception, with_traceback: bool) -> None:
     if not isinstance(error, (ValueError, ImportError, OSError)) or not text:
         text = f"{type(error).__name__}: {text} (--traceback says where)"
     print(f"keras-ds2: {text}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Replaces what is not UTF-8: a file's name need not be, output must."""
+    return os.fsencode(text).decode("utf-8", errors="replace")
 
 
 def is_terminal() -> bool:

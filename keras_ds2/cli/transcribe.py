@@ -106,14 +106,14 @@ def run(args):
         label = f"[{index + 1}/{len(args.files)}] {os.path.basename(file)}"
         try:
             transcript = _transcribe(file, name, model, decoder, label)
+            text = _format(transcript, args)
+            if args.output:
+                _target(file, args).write_text(text, encoding="utf-8")
         except Exception as error:  # the next file may be a good one
             shared.report(error, args.traceback)
             num_failed += 1
             continue
-        text = _format(transcript, args)
-        if args.output:
-            _target(file, args).write_text(text, encoding="utf-8")
-        else:
+        if not args.output:
             print(text, end="", flush=True)
     if num_failed and len(args.files) > 1:
         print(
@@ -129,6 +129,10 @@ def _check(args):
             "--timestamps is for --format text: the others have times."
         )
     if args.output:
+        if os.path.exists(args.output) and not os.path.isdir(args.output):
+            raise ValueError(
+                f"--output '{args.output}' is a file. Pass a folder."
+            )
         targets: dict[Path, str] = {}
         for file in args.files:
             other = targets.setdefault(_target(file, args), file)
@@ -165,9 +169,7 @@ def _transcribe(file, name, model, decoder, label):
                 f"{label}: {segment.end / duration:.0%} of {_clock(duration)}, "
                 f"{speed:.1f} times as fast as spoken"
             )
-    # A name need not be UTF-8, what is printed must be.
-    printable = os.fsencode(file).decode("utf-8", errors="replace")
-    return Transcript(printable, duration, name, segments)
+    return Transcript(shared.printable(file), duration, name, segments)
 
 
 def _format(transcript, args):

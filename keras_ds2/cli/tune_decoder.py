@@ -1,7 +1,5 @@
 """`keras-ds2 tune-decoder`: validation data in, a decoder file out."""
 
-from pathlib import Path
-
 from keras_ds2.cli import shared
 
 _EPILOG = """\
@@ -93,12 +91,7 @@ def run(args):
         raise ValueError(
             "There is nothing to weigh. Pass --language-model or --lexicon."
         )
-    for path in (args.output, args.plot):
-        if path and not Path(path).parent.is_dir():
-            raise ValueError(
-                f"'{path}' cannot be written: there is no folder "
-                f"'{Path(path).parent}'. Make it first."
-            )
+    shared.check_outputs(args.output, args.plot)
     root, names = shared.locate_corpus(args.corpus, args.split)
     with shared.quiet_imports():
         import keras_nlp  # noqa: F401  (as noisy as TensorFlow)
@@ -130,8 +123,8 @@ def run(args):
         progress=shared.is_terminal(),
     )
     print(tuning.report())
-    if args.plot:
-        tuning.plot(args.plot)
     if args.output:
         save_decoder(args.output, tuning.decoder)
+    if args.plot:
+        tuning.plot(args.plot)
     return 0

@@ -88,9 +88,10 @@ class DecoderTuning:
                 cells = "".join(f"{100 * wer:8.2f}" for wer in row)
                 lines.append(f"{weight:8g}{cells}")
         lines.append(
-            f"Best: {self.best.wer:.2%} at lm_weight {self.best.lm_weight:g}, "
-            f"word_score {self.best.word_score:g}, beam_width "
-            f"{self.best.beam_width}; greedy: {self.greedy_wer:.2%}"
+            f"Best: {100 * self.best.wer:.2f} % at lm_weight "
+            f"{self.best.lm_weight:g}, word_score {self.best.word_score:g}, "
+            f"beam_width {self.best.beam_width}; greedy: "
+            f"{100 * self.greedy_wer:.2f} %"
         )
         if self.warning:
             lines.append(f"Warning: {self.warning}")
