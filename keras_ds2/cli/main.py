@@ -33,6 +33,7 @@ exit status:
   2    nothing was done: wrong usage, or a model, decoder or corpus that
        cannot be used
   130  interrupted with Ctrl-C
+  141  the reader of a pipe closed it
 """
 
 
