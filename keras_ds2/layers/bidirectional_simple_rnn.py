@@ -112,6 +112,12 @@ class BidirectionalSimpleRNN(SimpleRNN):
         )
         return outputs[-1], tf.transpose(outputs, [1, 0, 2]), [last]
 
+    def stream(self, inputs, is_real, state):
+        raise ValueError(
+            f"Layer '{self.name}' cannot stream: its backward direction "
+            "begins at the end of the utterance."
+        )
+
     def compute_output_shape(self, sequences_shape):
         return super().compute_output_shape(sequences_shape)
 

@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from keras_ds2 import lengths
+from keras_ds2.layers.streaming import SlidingWindow
 
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
-class ContextWindow(keras.layers.Layer):
+class ContextWindow(SlidingWindow, keras.layers.Layer):
     """Puts each frame beside its neighbors, for dense layers to see.
 
     `output[t]` is the concatenation of `input[t * stride + j]` for `j =
@@ -27,6 +28,9 @@ class ContextWindow(keras.layers.Layer):
         num_frames: Optional integer tensor of shape `(batch,)`: real frames
             of each row. A right-padded Keras mask serves where it is left
             out.
+        pad_time: Boolean. Whether zeros are put before and after the frames.
+            Without, there are as many outputs as whole windows fit. Defaults
+            to `True`.
 
     Output shape:
         `(batch, ceil(frames / stride), (2 * context + 1) * features)`, as
@@ -64,23 +68,28 @@ class ContextWindow(keras.layers.Layer):
         self.context = context
         self.stride = stride
 
-    def call(self, inputs, num_frames=None, mask=None):
+    def call(self, inputs, num_frames=None, mask=None, pad_time=True):
         if num_frames is None and mask is not None:
             num_frames = ops.sum(ops.cast(mask, "int32"), axis=1)
         inputs = lengths.zero_padding(inputs, num_frames)
+        if pad_time:
+            context = [self.context, self.context]
+            inputs = ops.pad(inputs, [[0, 0], context, [0, 0]])
         batch, frames, features = ops.shape(inputs)
         width = 2 * self.context + 1
-        padded = ops.pad(inputs, [[0, 0], [self.context, self.context], [0, 0]])
         # One gather: slices to be concatenated take five times as long, with
         # their gradient.
-        count = self.compute_length(frames)
+        count = lengths.output_length(frames, width, self.stride)
         starts = ops.arange(count) * self.stride
         windows = starts[:, None] + ops.arange(width)[None, :]
-        outputs = ops.take(padded, windows, axis=1)
+        outputs = ops.take(inputs, windows, axis=1)
         outputs = ops.reshape(outputs, (batch, count, width * features))
         if num_frames is None:
             return outputs
         return lengths.zero_padding(outputs, self.compute_length(num_frames))
+
+    def reach(self):
+        return self.context, self.context, self.stride
 
     def compute_length(self, num_frames):
         """Counts the frames after the layer (integers or tensors)."""

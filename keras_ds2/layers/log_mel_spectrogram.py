@@ -7,12 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_ds2 import lengths
-
-# The Slaney mel scale: linear below 1 kHz, logarithmic above.
-_HERTZ_PER_MEL = 200.0 / 3.0
-_BREAK_HERTZ = 1000.0
-_BREAK_MEL = _BREAK_HERTZ / _HERTZ_PER_MEL
-_LOG_STEP = np.log(6.4) / 27.0
+from keras_ds2.layers.mel_filters import mel_filters
+from keras_ds2.layers.streaming import SlidingWindow
 
 # offset - amplitude * cos: periodic windows, as a Fourier transform wants.
 _WINDOWS = {"hann": (0.5, 0.5), "hamming": (0.54, 0.46)}
@@ -22,39 +18,8 @@ _WINDOWS = {"hann": (0.5, 0.5), "hamming": (0.54, 0.46)}
 _MIN_VARIANCE = 1e-2
 
 
-def _hertz_to_mel(hertz):
-    logarithmic = np.log(np.maximum(hertz, 1e-3) / _BREAK_HERTZ) / _LOG_STEP
-    return np.where(
-        hertz < _BREAK_HERTZ, hertz / _HERTZ_PER_MEL, _BREAK_MEL + logarithmic
-    )
-
-
-def _mel_to_hertz(mel):
-    logarithmic = _BREAK_HERTZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
-    return np.where(mel < _BREAK_MEL, mel * _HERTZ_PER_MEL, logarithmic)
-
-
-def _mel_filters(num_mel_bins, fft_length, sampling_rate, min_freq, max_freq):
-    """Triangles of unit area in hertz, `(fft_length // 2 + 1, num_mel_bins)`.
-
-    Unlike HTK's scale, Slaney's leaves no filter without an FFT bin at 80
-    bins of 512 points.
-    """
-    mels = np.linspace(
-        _hertz_to_mel(min_freq), _hertz_to_mel(max_freq), num_mel_bins + 2
-    )
-    lower, center, upper = (
-        _mel_to_hertz(mels)[i : i + num_mel_bins] for i in range(3)
-    )
-    bins = np.linspace(0.0, sampling_rate / 2, fft_length // 2 + 1)[:, None]
-    rising = (bins - lower) / (center - lower)
-    falling = (upper - bins) / (upper - center)
-    triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return (triangles * 2.0 / (upper - lower)).astype("float32")
-
-
 @keras.saving.register_keras_serializable(package="keras_ds2")
-class LogMelSpectrogram(keras.layers.Layer):
+class LogMelSpectrogram(SlidingWindow, keras.layers.Layer):
     """Computes log-mel spectrograms of padded audio batches.
 
     Unlike `keras.layers.MelSpectrogram` it depends on nothing but the
@@ -165,7 +130,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         self.max_freq = max_freq
         self.min_power = min_power
         self.normalize = normalize
-        self._filters = _mel_filters(
+        self._filters = mel_filters(
             num_mel_bins, fft_length, sampling_rate, min_freq, max_freq
         )
         offset, amplitude = _WINDOWS[window]
@@ -211,6 +176,12 @@ class LogMelSpectrogram(keras.layers.Layer):
         power = ops.square(real) + ops.square(imaginary)
         mel = ops.matmul(power, self._filters)
         return ops.log(ops.maximum(mel, self.min_power))
+
+    def _over_whole_windows(self, inputs):
+        return self(inputs)  # it never pads
+
+    def reach(self):
+        return 0, self.sequence_length - 1, self.sequence_stride
 
     def compute_length(self, audio_length):
         """Counts the frames of `audio_length` samples (integers or tensors)."""

@@ -8,9 +8,10 @@ from keras_ds2.layers.sequence_batch_normalization import (
     SequenceBatchNormalization,
     sum_rows,
 )
+from keras_ds2.layers.streaming import StreamedRecurrence
 
 
-class Recurrence(keras.layers.RNN):
+class Recurrence(StreamedRecurrence, keras.layers.RNN):
     """Gives a recurrent layer of Keras a loop that is fast on a CPU.
 
     To be named before the Keras layer among the base classes. The input is
@@ -120,7 +121,8 @@ class Recurrence(keras.layers.RNN):
         if self.projection_norm is not None:
             projected = self.projection_norm(
                 projected,
-                ops.sum(ops.cast(mask, "int32"), axis=1),
+                # A stream begins with frames that are not real.
+                ops.sum(ops.cast(mask, "int32"), axis=1) if training else None,
                 training=training,
             )
         bias, _ = self._biases()
@@ -145,6 +147,14 @@ class Recurrence(keras.layers.RNN):
         `before`, without what went through `recurrent`.
         """
         raise NotImplementedError
+
+    def _advance(self, projected, mask, states, kernel, bias):
+        """Returns what the states contributed to a frame, and the next ones."""
+        h = tf.cast(states[0], projected.dtype)
+        recurrent = tf.nn.bias_add(tf.matmul(h, kernel), bias)
+        after = self._step(projected, recurrent, states)
+        pairs = zip(after, states, strict=True)
+        return recurrent, [tf.where(mask, new, old) for new, old in pairs]
 
     def _run(self, projected, states, mask, recurrent_kernel):
         """Runs over time, the first axis of `projected` and `mask`.
@@ -217,16 +227,9 @@ class Recurrence(keras.layers.RNN):
         )
 
         def step(t, states, arrays):
-            h = tf.cast(states[0], projected.dtype)
-            recurrent = tf.nn.bias_add(tf.matmul(h, kernel), bias)
-            states = [
-                tf.where(mask[t], new, old)
-                for new, old in zip(
-                    self._step(projected[t], recurrent, states),
-                    states,
-                    strict=True,
-                )
-            ]
+            recurrent, states = self._advance(
+                projected[t], mask[t], states, kernel, bias
+            )
             return (
                 t + 1,
                 states,

@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from keras_ds2 import lengths
+from keras_ds2.layers.streaming import SlidingWindow
 
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
-class RowConvolution(keras.layers.Layer):
+class RowConvolution(SlidingWindow, keras.layers.Layer):
     """Mixes each frame with the few that follow it, feature by feature.
 
     `output[t, i] = sum over j = 0 .. width - 1 of kernel[j, i] * input[t + j,
@@ -30,6 +31,8 @@ class RowConvolution(keras.layers.Layer):
         num_frames: Optional integer tensor of shape `(batch,)`: real frames
             of each row. A right-padded Keras mask serves where it is left
             out.
+        pad_time: Boolean. Whether zeros are put after the frames. Without,
+            the last `width - 1` have no output. Defaults to `True`.
 
     Output shape:
         That of `inputs`, in the layer's compute dtype. Frames beyond
@@ -76,15 +79,20 @@ class RowConvolution(keras.layers.Layer):
             regularizer=self.kernel_regularizer,
         )
 
-    def call(self, inputs, num_frames=None, mask=None):
+    def call(self, inputs, num_frames=None, mask=None, pad_time=True):
         if num_frames is None and mask is not None:
             num_frames = ops.sum(ops.cast(mask, "int32"), axis=1)
         inputs = lengths.zero_padding(inputs, num_frames)
-        future = ops.pad(inputs, [[0, 0], [0, self.width - 1], [0, 0]])
+        future = self.width - 1
+        if pad_time:
+            inputs = ops.pad(inputs, [[0, 0], [0, future], [0, 0]])
         kernel = ops.expand_dims(self.kernel, axis=-1)
-        outputs = ops.depthwise_conv(future, kernel, padding="valid")
+        outputs = ops.depthwise_conv(inputs, kernel, padding="valid")
         # Of no frames, eager TensorFlow returns the padding.
-        return outputs[:, : ops.shape(inputs)[1]]
+        return outputs[:, : ops.shape(inputs)[1] - future]
+
+    def reach(self):
+        return 0, self.width - 1, 1
 
     def compute_output_shape(self, inputs_shape, num_frames_shape=None):
         return inputs_shape

@@ -6,10 +6,11 @@ import tensorflow as tf
 from keras import ops
 
 from keras_ds2 import lengths
+from keras_ds2.layers.streaming import SlidingWindow
 
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
-class SequenceConv2D(keras.layers.Conv2D):
+class SequenceConv2D(SlidingWindow, keras.layers.Conv2D):
     """Convolves padded spectrograms without looking at their padding.
 
     `keras.layers.Conv2D` with `(kernel_size - 1) // 2` zeros on both ends of
@@ -29,6 +30,9 @@ class SequenceConv2D(keras.layers.Conv2D):
         inputs: Tensor of shape `(batch, frames, frequencies, channels)`.
         num_frames: Optional integer tensor of shape `(batch,)`: real frames
             of each row.
+        pad_time: Boolean. Whether zeros are put before and after the frames.
+            Without, there are as many outputs as whole kernels fit. Defaults
+            to `True`.
 
     Output shape:
         `(batch, ceil(frames / strides[0]), ceil(frequencies / strides[1]),
@@ -73,9 +77,10 @@ class SequenceConv2D(keras.layers.Conv2D):
                 f"Received: kernel_size={kernel_size}."
             )
 
-    def call(self, inputs, num_frames=None):
+    def call(self, inputs, num_frames=None, pad_time=True):
         inputs = lengths.zero_padding(inputs, num_frames)
         time, frequency = (size // 2 for size in self.kernel_size)
+        time = time if pad_time else 0
         return super().call(
             ops.pad(
                 inputs, [[0, 0], [time, time], [frequency, frequency], [0, 0]]
@@ -109,6 +114,10 @@ class SequenceConv2D(keras.layers.Conv2D):
             return outputs, gradient
 
         return convolve(inputs, tf.convert_to_tensor(kernel))
+
+    def reach(self):
+        half = self.kernel_size[0] // 2
+        return half, half, self.strides[0]
 
     def compute_length(self, num_frames):
         """Counts the frames after the layer (integers or tensors)."""
