@@ -42,6 +42,11 @@ if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
         save_pretrained,
     )
     from keras_ds2.report.page import write_report
+    from keras_ds2.streaming.recognizer import (
+        PartialTranscript,
+        StreamingRecognizer,
+    )
+    from keras_ds2.streaming.step import StreamingStep
     from keras_ds2.training.backup_and_restore import BackupAndRestore
     from keras_ds2.training.device import (
         use_device,
@@ -75,6 +80,7 @@ __all__ = [
     "LSTM",
     "LogMelSpectrogram",
     "OutputLength",
+    "PartialTranscript",
     "RowConvolution",
     "Segment",
     "SequenceBatchNormalization",
@@ -82,6 +88,8 @@ __all__ = [
     "SequenceMask",
     "SimpleRNN",
     "SpecAugment",
+    "StreamingRecognizer",
+    "StreamingStep",
     "SymbolLogits",
     "TimedText",
     "TrainingMonitor",

@@ -68,22 +68,11 @@ def _describe_look_ahead(model):
 
 
 def _look_ahead(model):
-    """Seconds of audio, from its beginning, that an output frame depends on.
+    """As `StreamingStep.lookahead`; `None` for a bidirectional model."""
+    from keras_ds2.streaming.step import StreamingStep
 
-    `None` if it depends on all.
-    """
-    from keras_ds2.layers.output_length import OutputLength
-    from keras_ds2.layers.row_convolution import RowConvolution
-    from keras_ds2.models.deepspeech2 import DeepSpeech2
-
-    if not isinstance(model, DeepSpeech2) or model.bidirectional:
+    try:
+        step = StreamingStep(model, chunk_duration=model.frame_duration)
+    except ValueError:  # has a layer that runs backwards
         return None
-    num_samples, stride = 1, 1
-    for layer in model.layers:
-        if isinstance(layer, OutputLength):
-            ahead = layer.window - 1 - layer.padding // 2
-            num_samples += ahead * stride
-            stride *= layer.stride
-        elif isinstance(layer, RowConvolution):
-            num_samples += (layer.width - 1) * stride
-    return num_samples / model.sampling_rate
+    return step.lookahead

@@ -1,5 +1,7 @@
 """Log probabilities and a text in, the frames of each character out."""
 
+import array
+
 import numpy as np
 
 from keras_ds2.decoding.hypothesis import TimedText
@@ -139,27 +141,64 @@ def time_text(text, alphabet, log_probs, frame_duration):
     >>> (word.start, word.end)
     (0.5, 2.5)
     """
+    letters = LetterTimes()
+    for span in letter_spans(text, alphabet, log_probs):
+        letters.append(*span)
+    return letters.timed(text, frame_duration)
+
+
+def letter_spans(text, alphabet, log_probs):
+    """Yields first frame, end and confidence of each letter of a text.
+
+    Letters are characters but spaces. For the arguments see `time_text`.
+    """
     symbols = {c: index for index, c in enumerate(alphabet, start=1)}
     labels = [symbols[character] for character in text]
     spans = align_labels(log_probs, labels, space_index=symbols.get(" "))
-    characters = [
-        TimedText(
-            character,
-            start * frame_duration,
-            end * frame_duration,
-            float(np.exp(log_probs[start:end, label].max())),
-        )
-        for character, label, (start, end) in zip(
-            text, labels, spans, strict=True
-        )
-    ]
-    words = []
-    begin = 0
-    for word in text.split(" ") if text else ():
-        letters = characters[begin : begin + len(word)]
-        begin += len(word) + 1
-        confidence = min(letter.confidence for letter in letters)
-        words.append(
-            TimedText(word, letters[0].start, letters[-1].end, confidence)
-        )
-    return tuple(words), tuple(c for c in characters if c.text != " ")
+    for character, label, (start, end) in zip(text, labels, spans, strict=True):
+        if character != " ":
+            yield start, end, float(np.exp(log_probs[start:end, label].max()))
+
+
+class LetterTimes:
+    """When the letters of a text were said, in 16 bytes for each.
+
+    A letter is a character but a space.
+    """
+
+    def __init__(self):
+        self.starts = array.array("i")
+        self.ends = array.array("i")
+        self.confidences = array.array("d")
+
+    def append(self, start, end, confidence):
+        """Adds a letter: its first frame, the one after its last."""
+        self.starts.append(start)
+        self.ends.append(end)
+        self.confidences.append(confidence)
+
+    def timed(self, text, frame_duration):
+        """Returns two tuples of `TimedText`: words and letters of `text`."""
+        letters = [
+            TimedText(
+                letter,
+                start * frame_duration,
+                end * frame_duration,
+                confidence,
+            )
+            for letter, start, end, confidence in zip(
+                text.replace(" ", ""),
+                self.starts,
+                self.ends,
+                self.confidences,
+                strict=True,
+            )
+        ]
+        words = []
+        begin = 0
+        for word in text.split(" ") if text else ():
+            own = letters[begin : begin + len(word)]
+            begin += len(word)
+            confidence = min(letter.confidence for letter in own)
+            words.append(TimedText(word, own[0].start, own[-1].end, confidence))
+        return tuple(words), tuple(letters)

@@ -7,6 +7,11 @@ import numbers
 import numpy as np
 
 from keras_ds2.decoding.alignment import character_log_probs, time_text
+from keras_ds2.decoding.beam_search_stream import BeamSearchStream
+from keras_ds2.decoding.flashlight_search import (
+    CharacterSearch,
+    LexiconSearch,
+)
 from keras_ds2.decoding.hypothesis import Hypothesis
 from keras_ds2.decoding.language_model import (
     character_units,
@@ -15,11 +20,7 @@ from keras_ds2.decoding.language_model import (
     spell_hot_words,
     spell_words,
 )
-from keras_ds2.decoding.search import (
-    CharacterSearch,
-    LexiconSearch,
-    TensorFlowSearch,
-)
+from keras_ds2.decoding.search import TensorFlowSearch
 from keras_ds2.text import DEFAULT_ALPHABET
 
 
@@ -158,6 +159,18 @@ class BeamSearchDecoder:
         decoder._configure()
         return decoder
 
+    def stream(self, frame_duration):
+        """Begins to decode one of many streams; see `StreamingRecognizer`.
+
+        Args:
+            frame_duration: Float. Seconds between two frames.
+
+        Raises:
+            ValueError: If there is neither lexicon nor language model.
+        """
+        search = self._search.fork()
+        return BeamSearchStream(search, self.alphabet, frame_duration)
+
     def __call__(self, logits, logit_length, frame_duration=None):
         logits = np.asarray(logits)
         logit_length = np.asarray(logit_length)
@@ -182,11 +195,16 @@ class BeamSearchDecoder:
         ]
 
     def _decode(self, logits, index, frame_duration):
-        log_probs = self._log_probs(logits, index)
+        if not np.all(np.isfinite(logits)):
+            raise ValueError(
+                f"`logits` must be finite. Those of utterance {index} of the "
+                "batch are not."
+            )
+        log_probs = character_log_probs(logits, self.alphabet, self.blank_index)
         hypotheses = {}
         self._search.begin()
         self._search.step(log_probs)
-        for text, score, acoustic_score, lm_score in self._search.end():
+        for text, *scores in self._search.end():
             text = " ".join(word for word in text.split(" ") if word)
             # Texts that differ in runs of spaces only: the best stands.
             if text not in hypotheses:
@@ -195,20 +213,10 @@ class BeamSearchDecoder:
                     times = time_text(
                         text, self.alphabet, log_probs, frame_duration
                     )
-                hypotheses[text] = Hypothesis(
-                    text, score, acoustic_score, lm_score, *times
-                )
+                hypotheses[text] = Hypothesis(text, *scores, *times)
             if len(hypotheses) == self.top_paths:
                 break
         return list(hypotheses.values())
-
-    def _log_probs(self, logits, index):
-        if not np.all(np.isfinite(logits)):
-            raise ValueError(
-                f"`logits` must be finite. Those of utterance {index} of the "
-                "batch are not."
-            )
-        return character_log_probs(logits, self.alphabet, self.blank_index)
 
     # === Construction ===
 

@@ -1,11 +1,9 @@
 """Logits in, labels out: the most probable symbol of each frame."""
 
-import itertools
-
 import numpy as np
 from keras import ops
 
-from keras_ds2.decoding.alignment import character_log_probs, time_text
+from keras_ds2.decoding.alignment import LetterTimes, character_log_probs
 from keras_ds2.decoding.hypothesis import Hypothesis
 
 
@@ -69,21 +67,61 @@ def greedy_hypotheses(
     >>> hypothesis.text, hypothesis.words[0].end
     ('ab', 2.5)
     """
-    return [
-        _hypothesis(
-            character_log_probs(row[:length], alphabet, blank_index),
-            alphabet,
-            frame_duration,
-        )
-        for row, length in zip(np.asarray(logits), logit_length, strict=True)
-    ]
+    hypotheses = []
+    for row, length in zip(np.asarray(logits), logit_length, strict=True):
+        stream = GreedyStream(alphabet, frame_duration)
+        stream.step(character_log_probs(row[:length], alphabet, blank_index))
+        hypotheses.append(stream.end())
+    return hypotheses
 
 
-def _hypothesis(log_probs, alphabet, frame_duration):
-    best = log_probs.argmax(axis=1)
-    symbols = [symbol for symbol, _ in itertools.groupby(best) if symbol]
-    text = "".join(alphabet[symbol - 1] for symbol in symbols)
-    text = " ".join(word for word in text.split(" ") if word)
-    score = float(log_probs.max(axis=1).sum())
-    words, characters = time_text(text, alphabet, log_probs, frame_duration)
-    return Hypothesis(text, score, score, words=words, characters=characters)
+class GreedyStream:
+    """Does to a stream what `greedy_decode` does to whole utterances.
+
+    Args:
+        alphabet: String.
+        frame_duration: Float. Seconds between two frames.
+    """
+
+    def __init__(self, alphabet, frame_duration):
+        self._alphabet = alphabet
+        self._frame_duration = frame_duration
+        self._letters = LetterTimes()
+        self._text = ""
+        self._score = 0.0
+        self._num_frames = 0
+        self._last = 0
+
+    def step(self, log_probs):
+        """Takes some frames, `(frames, symbols)`, the blank first."""
+        for symbol, score in zip(
+            log_probs.argmax(axis=1), log_probs.max(axis=1), strict=True
+        ):
+            character = self._alphabet[symbol - 1] if symbol else ""
+            is_new, self._last = symbol != self._last, symbol
+            self._score += score
+            self._num_frames += 1
+            if character == " ":
+                if is_new and self._text and self._text[-1] != " ":
+                    self._text += " "
+            elif character and is_new:
+                self._text += character
+                self._letters.append(
+                    self._num_frames - 1, self._num_frames, np.exp(score)
+                )
+            elif character:
+                self._letters.ends[-1] = self._num_frames
+                confidence = max(self._letters.confidences[-1], np.exp(score))
+                self._letters.confidences[-1] = confidence
+
+    def read(self):
+        """Returns the text so far, and the part that is certain: all of it."""
+        text = self._text.rstrip(" ")
+        return text, text
+
+    def end(self):
+        """Returns the `Hypothesis`; its score is that of one alignment."""
+        text = self._text.rstrip(" ")
+        score = float(self._score)
+        times = self._letters.timed(text, self._frame_duration)
+        return Hypothesis(text, score, score, 0.0, *times)

@@ -1,6 +1,7 @@
 """Files of n-grams and of words, opened, checked and named when wrong."""
 
 import gzip
+import itertools
 import math
 import mmap
 import os
@@ -12,7 +13,9 @@ from keras_ds2.text import normalize_transcript
 LOG_10 = math.log(10.0)  # KenLM's logarithms are decimal, ours are natural
 
 _KENLM_MAGIC = b"mmap lm http://kheafield.com/code"
-# Where its format 5 says whether the words are there, and how many.
+# Where its format 5 says how long n-grams are, whether the words are there, and
+# how many.
+_ORDER = 88
 _HAS_WORDS = 100
 _NUM_WORDS = 108
 _SPECIAL = ("<s>", "</s>", "<unk>", "<UNK>")
@@ -73,8 +76,7 @@ def read_units(path):
         if start == _KENLM_MAGIC:
             units = _binary_units(path)
         else:
-            opened = gzip.open if start.startswith(b"\x1f\x8b") else open
-            with opened(path, "rb") as file:
+            with _open_arpa(path, start) as file:
                 units = _arpa_units(file)
         units = [unit.decode("utf-8") for unit in units]
     except (ValueError, EOFError, OSError, zlib.error) as error:
@@ -84,6 +86,29 @@ def read_units(path):
             "KenLM's lmplz."
         ) from error
     return [unit for unit in units if unit not in _SPECIAL]
+
+
+def read_order(path):
+    """Tells how long the n-grams of a language model are.
+
+    Args:
+        path: File that `read_units` takes.
+
+    Returns:
+        Integer. The probability of a unit depends on one unit less before it.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_ORDER + 1)
+    if start.startswith(_KENLM_MAGIC):
+        return start[_ORDER]
+    with _open_arpa(path, start) as file:
+        lines = itertools.takewhile(lambda x: x.strip() != b"\\1-grams:", file)
+        return sum(line.startswith(b"ngram ") for line in lines)
+
+
+def _open_arpa(path, start):
+    opened = gzip.open if start.startswith(b"\x1f\x8b") else open
+    return opened(path, "rb")
 
 
 def _binary_units(path):

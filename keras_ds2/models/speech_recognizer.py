@@ -69,7 +69,7 @@ class SpeechRecognizer(CTCModel):
             ValueError: If a file cannot be read or holds less than one
                 window, naming it; if the decoder is of other symbols.
         """
-        self._check_decoder(decoder)
+        self.check_decoder(decoder)
         return self._in_batches(
             audio,
             batch_size,
@@ -91,7 +91,7 @@ class SpeechRecognizer(CTCModel):
         Raises:
             ValueError: As `transcribe` does.
         """
-        self._check_decoder(decoder)
+        self.check_decoder(decoder)
         return self._in_batches(
             audio,
             batch_size,
@@ -100,7 +100,7 @@ class SpeechRecognizer(CTCModel):
 
     def recognize_batch(self, inputs, decoder=None):
         """Recognizes one padded batch, `{"audio", "audio_length"}`."""
-        self._check_decoder(decoder)
+        self.check_decoder(decoder)
         logits, logit_length = self.predict_logits(inputs)
         if decoder is not None:
             paths = decoder(logits, logit_length, self.frame_duration)
@@ -115,7 +115,7 @@ class SpeechRecognizer(CTCModel):
 
     def transcribe_batch(self, inputs, decoder=None):
         """Transcribes one padded batch, `{"audio", "audio_length"}`."""
-        self._check_decoder(decoder)
+        self.check_decoder(decoder)
         logits, logit_length = self.predict_logits(inputs)
         return self.decode(logits, logit_length, decoder)
 
@@ -151,7 +151,7 @@ class SpeechRecognizer(CTCModel):
 
     def decode(self, logits, logit_length, decoder=None):
         """Transcribes logits, greedily or as a decoder finds best."""
-        self._check_decoder(decoder)
+        self.check_decoder(decoder)
         if decoder is not None:
             return [paths[0].text for paths in decoder(logits, logit_length)]
         labels = greedy_decode(logits, logit_length, self.ctc.blank_index)
@@ -210,7 +210,12 @@ class SpeechRecognizer(CTCModel):
         )
         return stride / self.get_layer("log_mel").sampling_rate
 
-    def _check_decoder(self, decoder):
+    def check_decoder(self, decoder):
+        """Raises a `ValueError` if a decoder is of other symbols.
+
+        Args:
+            decoder: `BeamSearchDecoder`, or `None`, which always fits.
+        """
         if decoder is None:
             return
         for name, own in (
