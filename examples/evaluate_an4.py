@@ -10,6 +10,7 @@ it is the shipped model that is scored. Prints the word and character error rate
 
 import argparse
 import os
+import sys
 import time
 
 # Before TensorFlow is imported: its start-up lines frighten without need.
@@ -59,4 +60,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))

@@ -8,6 +8,7 @@ over all words) and the worst utterances.
 """
 
 import argparse
+import sys
 
 import keras
 
@@ -45,4 +46,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))

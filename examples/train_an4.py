@@ -11,6 +11,7 @@ docs/an4.md.
 
 import argparse
 import os
+import sys
 from typing import Any
 
 # Before TensorFlow is imported: its start-up lines frighten without need.
@@ -141,4 +142,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))

@@ -379,6 +379,7 @@ def test_models_that_cannot_stream():
         (["evaluate", "--worst=-1", "a"], "--worst must be 0 or more"),
         (["evaluate", "--report=absent/r.html", "a"], "no folder 'absent'"),
         (["evaluate", "--output=tests", "a"], "'tests' cannot be written: it"),
+        (["evaluate", "--output=x", "--report=./x", "a"], "cannot be one file"),
         (["evaluate", "tests"], "holds neither LibriSpeech"),
         (["evaluate", "a.jsonl", f"--model={TINY}"], "Manifest 'a.jsonl' doe"),
     ],

@@ -171,9 +171,15 @@ def check_outputs(*paths: str | None) -> None:
         paths: Files to write, or `None`.
 
     Raises:
-        ValueError: If one is a folder, or in a folder that does not exist.
+        ValueError: If one is a folder, or in a folder that does not exist, or
+            two are the same.
     """
-    for path in filter(None, paths):
+    given = [path for path in paths if path]
+    if len(set(map(os.path.realpath, given))) < len(given):
+        raise ValueError(
+            f"Two outputs cannot be one file. Received: {', '.join(given)}"
+        )
+    for path in given:
         folder = Path(path).parent
         if not folder.is_dir():
             raise ValueError(
