@@ -132,18 +132,18 @@ def test_twenty_kills_change_nothing(tmp_path):
     uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
     for folder in (uninterrupted, killed):
         folder.mkdir()
-    finish(start(uninterrupted, epochs=100))
+    finish(start(uninterrupted, epochs=150))
     generator = random.Random(0)
     during_save = 0
     for _ in range(19):
-        child = start(killed, epochs=100, seconds=0.2)
+        child = start(killed, epochs=150, seconds=0.4)
         time.sleep(generator.uniform(3.0, 12.0))
         assert child.poll() is None, "ended before it was killed"
         during_save += is_writing(killed)()
         kill(child)
-    kill_when(start(killed, epochs=100, seconds=5.0), is_writing(killed))
+    kill_when(start(killed, epochs=150, seconds=5.0), is_writing(killed))
     print(f"{during_save + 1} of 20 kills hit a save")
-    finish(start(killed, epochs=100))
+    finish(start(killed, epochs=150))
     assert_same_result(killed, uninterrupted)
 
 
