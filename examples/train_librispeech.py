@@ -136,7 +136,8 @@ def parse_arguments(argv=None):
     add("--seed", 0, "of weights, dropout, order and augmentation")
     add("--device", "auto", "auto, cpu or cuda:N")
     add("--strategy", "none", "mirrored: all GPUs of this machine share each "
-        "batch", choices=("none", "mirrored"))  # fmt: skip
+        "batch, or --cpu-devices", choices=("none", "mirrored"))  # fmt: skip
+    add("--cpu-devices", 1, "that share the cores, for --strategy mirrored")
     add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
         "mixed_float16 or mixed_bfloat16")  # fmt: skip
     group = parser.add_argument_group(
@@ -202,7 +203,9 @@ def train(args):
             raise SystemExit(f"{name} is missing: pip install '.[plot]'")
     os.makedirs(args.run, exist_ok=True)
     all_devices = args.strategy == "mirrored" and args.device == "auto"
-    device = keras_ds2.use_device("all" if all_devices else args.device)
+    device = keras_ds2.use_device(
+        "all" if all_devices else args.device, args.cpu_devices
+    )
     precision = keras_ds2.use_mixed_precision(args.mixed_precision)
     strategy = keras_ds2.use_strategy(args.strategy)
     num_replicas = strategy.num_replicas_in_sync

@@ -204,6 +204,14 @@ def test_memory_of_a_step_is_above_that_of_imports():
 
 
 @pytest.mark.slow
+def test_devices_of_a_cpu_are_timed():
+    printed = run("benchmarks/cpu_devices.py", "--repeats=1", "--json")
+    result = json.loads(printed[-1])
+    one, several, large = result["speech_per_second"]
+    assert result["ratio"] == several / max(one, large) > 0
+
+
+@pytest.mark.slow
 def test_costs_of_recurrent_layers():
     printed = run("benchmarks/deepspeech.py", "--quick", "--units=64", "--json")
     rows = json.loads(printed[-1])

@@ -16,10 +16,7 @@ import json, sys
 import keras, numpy as np, tensorflow as tf
 import keras_ds2
 
-[cpu] = tf.config.list_physical_devices("CPU")
-tf.config.set_logical_device_configuration(
-    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-)
+keras_ds2.use_device("cpu", num_cpu_devices=2)
 results = []
 for name in ("none", "mirrored"):
     strategy = keras_ds2.use_strategy(name)

@@ -285,6 +285,59 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     assert f"WER {100 * scored.wer:.2f} %" in capsys.readouterr().out
 
 
+def test_english_trains_goes_on_and_begins_anew(tmp_path, capsys, monkeypatch):
+    example = load("train_english")
+    example.MODEL.update(
+        conv_filters=(4, 4), num_rnn_layers=1, rnn_units=8, dense_units=8
+    )
+    for name, value in {
+        "BATCH_SIZE": 4,
+        "FRAMES_PER_BATCH": 10_000,
+        "STEPS_PER_ROUND": 2,
+        "WARMUP_ROUNDS": 2,
+    }.items():
+        monkeypatch.setattr(example, name, value)
+    data, run = ROOT / "tests" / "data", tmp_path / "run"
+    manifest = tmp_path / "manifest.jsonl"
+    clips = sorted((data / "an4" / "wav" / "an4_clstk" / "ffmm").iterdir())
+    manifest.write_text(
+        "".join(
+            json.dumps({"audio": str(clip), "text": "six"}) + "\n"
+            for clip in clips
+        )
+    )
+    real = str(data / "LibriSpeech" / "train-clips")
+    argv = ["--train", real, str(manifest), "--validation", real]
+    argv += ["--run", str(run), "--mixed-precision=float32", "--device=cpu"]
+    with pytest.raises(SystemExit):
+        example.main([*argv, "--rounds=3", "--decay-rounds=2"])
+    assert "at least 2 (warmup) more than" in capsys.readouterr().err
+    example.main([*argv, "--rounds=4", "--decay-rounds=1"])
+    # It was level when it ended, so it may go on.
+    result = example.main([*argv, "--rounds=6", "--decay-rounds=2"])
+    told = capsys.readouterr()
+    assert f"jsonl: {6 + len(clips)} utterances" in told.err
+    assert "Goes on after epoch 4: step 8" in told.out
+    assert f"WER {100 * result.wer:.2f} %" in told.out
+    log = read_log(run)
+    rates = [float(row["learning_rate"]) / example.LEARNING_RATE for row in log]
+    np.testing.assert_allclose(rates, [0.5, 1, 1, 1, 1, 0.5])
+    assert float(log[-1]["loss"]) < float(log[0]["loss"])
+    assert (run / "curves.png").stat().st_size > 10_000
+    # Other data is another training, which may begin from these weights.
+    monkeypatch.setattr(example, "LEARNING_RATE", 0.0)
+    argv[2:3] = []
+    argv[argv.index(str(run))] = str(tmp_path / "anew")
+    argv += ["--weights", str(run / "model.keras")]
+    example.main([*argv, "--rounds=3", "--decay-rounds=1"])
+    before, after = (
+        keras.models.load_model(folder / "model.keras").trainable_weights
+        for folder in (run, tmp_path / "anew")
+    )
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
 def test_command_line_tells_a_fault_in_one_line(tmp_path, monkeypatch):
     broken = tmp_path / "broken.wav"
     samples = np.zeros(16000, "float32")

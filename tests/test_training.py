@@ -255,6 +255,14 @@ def test_without_a_gpu(monkeypatch):
         keras_ds2.use_device("tpu")
 
 
+@pytest.mark.parametrize("name, number", [("cpu", 0), ("cpu", 9), ("auto", 2)])
+def test_devices_that_the_cpu_cannot_be(name, number, visible, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(8))
+    with pytest.raises(ValueError, match="from 1 to the number of cores, 8, "):
+        keras_ds2.use_device(name, number)
+    assert "GPU" not in visible
+
+
 def test_strategy_that_cannot_be():
     assert keras_ds2.use_strategy("none").num_replicas_in_sync == 1
     with pytest.raises(ValueError, match="needs two devices or more"):
