@@ -1,6 +1,7 @@
 """Transcripts: the default alphabet and the text that labels are made of."""
 
 import unicodedata
+from collections import Counter
 
 # The 28 characters of English transcripts: space, apostrophe, a to z.
 DEFAULT_ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
@@ -52,3 +53,31 @@ def unknown_characters(text: str, alphabet: str = DEFAULT_ALPHABET) -> str:
     ',01'
     """
     return "".join(sorted(set(text) - set(alphabet)))
+
+
+def validate_alphabet(alphabet: str) -> None:
+    """Raises a `ValueError` if characters are none, or repeated.
+
+    Args:
+        alphabet: What is to be the characters of a model.
+
+    Example:
+
+    >>> from keras_ds2.text import validate_alphabet
+    >>> validate_alphabet("abca")
+    Traceback (most recent call last):
+        ...
+    ValueError: `alphabet` must not repeat a character. Remove the ...
+    """
+    if not isinstance(alphabet, str) or not alphabet:
+        raise ValueError(
+            "`alphabet` must be a string with at least one character. "
+            f"Received: alphabet={alphabet!r}"
+        )
+    counts = Counter(alphabet)
+    duplicates = "".join(sorted(c for c in counts if counts[c] > 1))
+    if duplicates:
+        raise ValueError(
+            "`alphabet` must not repeat a character. Remove the duplicates "
+            f"of {duplicates!r}. Received: alphabet={alphabet!r}"
+        )

@@ -3,7 +3,6 @@
 Apart from `text.py` because `keras_nlp` takes a second or more to import.
 """
 
-from collections import Counter
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ import keras_nlp
 import numpy as np
 import tensorflow as tf
 
-from keras_ds2.text import DEFAULT_ALPHABET
+from keras_ds2.text import DEFAULT_ALPHABET, validate_alphabet
 
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
@@ -62,7 +61,7 @@ class CharacterTokenizer(keras_nlp.tokenizers.Tokenizer):
         dtype: Any = "int32",
         **kwargs: Any,
     ) -> None:
-        _validate_alphabet(alphabet)
+        validate_alphabet(alphabet)
         super().__init__(dtype=dtype, **kwargs)
         if self.compute_dtype not in ("int32", "int64"):
             raise ValueError(
@@ -196,18 +195,3 @@ class CharacterTokenizer(keras_nlp.tokenizers.Tokenizer):
     def _ids_to_text(self, ids: tf.Tensor) -> tf.Tensor:
         texts = tf.constant(["", *self.alphabet, "", ""])
         return tf.gather(texts, tf.maximum(ids, 0))
-
-
-def _validate_alphabet(alphabet: str) -> None:
-    if not isinstance(alphabet, str) or not alphabet:
-        raise ValueError(
-            "`alphabet` must be a string with at least one character. "
-            f"Received: alphabet={alphabet!r}"
-        )
-    counts = Counter(alphabet)
-    duplicates = "".join(sorted(c for c in counts if counts[c] > 1))
-    if duplicates:
-        raise ValueError(
-            "`alphabet` must not repeat a character. Remove the duplicates "
-            f"of {duplicates!r}. Received: alphabet={alphabet!r}"
-        )

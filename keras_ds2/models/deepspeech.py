@@ -10,7 +10,11 @@ from keras_ds2.layers.sequence_mask import SequenceMask
 from keras_ds2.layers.symbol_logits import SymbolLogits
 from keras_ds2.models.parts import log_mel_frames, recurrent_layer
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
-from keras_ds2.text import DEFAULT_ALPHABET, NUM_RESERVED
+from keras_ds2.text import (
+    DEFAULT_ALPHABET,
+    NUM_RESERVED,
+    validate_alphabet,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
@@ -54,9 +58,9 @@ class DeepSpeech(SpeechRecognizer):
         rnn_units: Integer. Defaults to `2048`.
         dropout: Float. After each of the first three dense layers. Defaults
             to `0.05`.
-        alphabet: String of the characters of transcripts. The symbols are the
-            blank, these, and two reserved. Defaults to space, apostrophe and
-            a to z: 31 symbols.
+        alphabet: String of the characters of transcripts, each once. The
+            symbols are the blank, these, and two reserved. Defaults to
+            space, apostrophe and a to z: 31 symbols.
         dtype: Dtype policy, as `"mixed_bfloat16"`. Log-mel, statistics,
             logits and loss stay in float32. Defaults to Keras's global one.
         name: String.
@@ -114,6 +118,7 @@ class DeepSpeech(SpeechRecognizer):
         dtype=None,
         name="deep_speech",
     ):
+        validate_alphabet(alphabet)
         dtype = keras.dtype_policies.get(dtype)
 
         # === Functional Model ===

@@ -5,7 +5,6 @@ import math
 import os
 import warnings
 
-import h5py
 import keras
 import numpy as np
 
@@ -13,6 +12,8 @@ from keras_ds2.audio import load_audio, pad_samples
 from keras_ds2.decoding.greedy import greedy_decode, greedy_hypotheses
 from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.models.ctc_model import CTCModel
+from keras_ds2.models.vocabulary import copy_with_alphabet
+from keras_ds2.models.weights_file import refuse_deeper
 
 
 class SpeechRecognizer(CTCModel):
@@ -43,6 +44,33 @@ class SpeechRecognizer(CTCModel):
         `LogMelSpectrogram.adapt` for the arguments.
         """
         self.get_layer("log_mel").adapt(data, steps)
+
+    def with_vocabulary(self, alphabet):
+        """Makes a model that knows other characters, to be fine-tuned.
+
+        Weights and statistics are copied. The blank and the characters that
+        both alphabets have keep their logits, to the bit. A new character
+        begins with the mean of the old ones' weights and a lower bias: always
+        below the best of them, so that no greedy text changes before training
+        if none is dropped (`models/vocabulary.py` says why).
+
+        Args:
+            alphabet: String of the characters, each once, in any order.
+
+        Returns:
+            A model of its own, not compiled.
+
+        Raises:
+            ValueError: If `alphabet` is no string of unique characters.
+
+        Example:
+
+        >>> import keras_ds2
+        >>> model = keras_ds2.load_pretrained("an4")
+        >>> model.with_vocabulary(model.alphabet + "áéíñóúü").alphabet
+        " 'abcdefghijklmnopqrstuvwxyzáéíñóúü"
+        """
+        return copy_with_alphabet(self, alphabet)
 
     # === Inference ===
 
@@ -249,14 +277,7 @@ class SpeechRecognizer(CTCModel):
             ValueError: If the weights do not belong to this architecture.
         """
         if not skip_mismatch and str(filepath).endswith(".weights.h5"):
-            stored = _count_arrays(filepath)
-            if stored > len(self.weights):
-                raise ValueError(
-                    f"The weights file '{filepath}' holds {stored} arrays, "
-                    f"the model has {len(self.weights)}: it belongs to a "
-                    "model with more layers. Build the model with the "
-                    "arguments that the weights were saved with."
-                )
+            refuse_deeper(filepath, len(self.weights))
         with warnings.catch_warnings():
             # Keras warns of parts that it looks for in vain; what is really
             # missing is an error.
@@ -276,15 +297,3 @@ class SpeechRecognizer(CTCModel):
         }
         config["dtype"] = keras.dtype_policies.serialize(self.dtype_policy)
         return config
-
-
-def _count_arrays(filepath):
-    count = 0
-
-    def visit(name, item):
-        nonlocal count
-        count += name.startswith("layers/") and isinstance(item, h5py.Dataset)
-
-    with h5py.File(filepath, "r") as file:
-        file.visititems(visit)
-    return count
