@@ -1,0 +1,223 @@
+"""Fine-tunes a trained model on some minutes of your own speech.
+
+    python examples/finetune.py --model an4 --data FOLDER \\
+        --train train.jsonl --validation validation.jsonl --output runs/mine
+
+The manifests stand in FOLDER and have lines such as {"audio": "a.wav", "text":
+"go"}; without `--validation`, a tenth of the utterances is held out. First the
+last two layers learn, then all. A run that was stopped goes on when the same
+command is given again. Its folder receives `model.keras`, and a log for each
+stage. The recipe is explained in docs/fine_tuning.md.
+"""
+
+import argparse
+import math
+import os
+import sys
+
+# Before TensorFlow is imported: its start-up lines frighten without need.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_ds2
+from keras_ds2.cli.shared import load_model
+from keras_ds2.text import unknown_characters
+
+# As examples/train_an4.py: narrow, for utterances may be a word or two.
+SPEC_AUGMENT = dict(spec_augment=True, max_freq_width=15, max_time_width=12)
+SPEEDS = (0.9, 1.0, 1.1)
+GAIN = (-6.0, 6.0)
+BATCH_SIZE = 8
+EPOCHS = 30
+HEAD_EPOCHS = 5
+WARMUP_EPOCHS = 1
+HEAD_LEARNING_RATE = 1e-3
+LEARNING_RATE = 3e-4
+CLIPNORM = 400.0
+HELD_OUT = 10  # one in so many
+SHOWN = 5
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    def add(flag, default=None, help="", **kwargs):
+        if default is not None:
+            kwargs["type"] = type(default)
+            help += " (default: %(default)s)"
+        parser.add_argument(flag, default=default, help=help, **kwargs)
+
+    add("--model", help="name of a shipped model, .keras file or .json card")
+    add("--data", ".", "folder of the manifests")
+    add("--train", required=True, help="manifest")
+    add("--validation", help="manifest; without, a tenth of --train")
+    add("--output", "runs/finetune", "folder of the results")
+    add("--minutes", math.inf, "of speech to train on, drawn by --seed")
+    add("--epochs", EPOCHS, "passes")
+    add("--head-epochs", HEAD_EPOCHS, "of them for the last two layers only")
+    add("--extend-alphabet", action="store_true", help="add the characters "
+        "that the model does not know")  # fmt: skip
+    add("--alphabet", help="all characters, in place of the model's")
+    add("--save-pretrained", help="also write weights of 16 bits and this "
+        "card (.json)")  # fmt: skip
+    add("--seed", 0)
+    add("--device", "auto", "auto, cpu or cuda:N")
+    add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
+        "mixed_float16 or mixed_bfloat16")  # fmt: skip
+    args = parser.parse_args(argv)
+    stages = (args.head_epochs or math.inf, args.epochs - args.head_epochs)
+    if min(stages) <= WARMUP_EPOCHS:
+        parser.error(f"a stage must have more than {WARMUP_EPOCHS} (warmup)")
+    if not args.minutes > 0:
+        parser.error("--minutes must be more than 0")
+    if args.save_pretrained and not args.save_pretrained.endswith(".json"):
+        parser.error("--save-pretrained must end in .json")
+    return args
+
+
+def read(args):
+    """The lines of each manifest that are to be used, by name of manifest."""
+    names = [args.train, args.validation or args.train]
+    training, validation = (
+        keras_ds2.data.add_durations(
+            keras_ds2.data.read_manifest(os.path.join(args.data, name)),
+            progress=False,
+        )[0]
+        for name in names
+    )
+    order = np.random.default_rng(args.seed).permutation(len(training))
+    training = [training[i] for i in order]
+    if not args.validation:
+        count = max(1, len(training) // HELD_OUT)
+        training, validation = training[count:], training[:count]
+    before = np.cumsum([0.0, *(row.duration for row in training[:-1])])
+    training = training[: np.sum(before < 60 * args.minutes)]
+    return list(zip(names, (training, validation), strict=True))
+
+
+def load(args, rows):
+    """The trained model: with the alphabet of the rows, and SpecAugment."""
+    precision = keras_ds2.use_mixed_precision(args.mixed_precision)
+    name, model = load_model(args.model, args.device)
+    alphabet = args.alphabet or model.alphabet
+    unknown = unknown_characters("".join(row.text for row in rows), alphabet)
+    if unknown and not args.extend_alphabet:
+        raise ValueError(
+            f"The transcripts have characters that are not in the alphabet, "
+            f"{alphabet!r}: {unknown!r}. Spell them out, or pass "
+            "--extend-alphabet to add them, or --alphabet with all of them."
+        )
+    model = model.with_vocabulary(alphabet + unknown)
+    # A copy, for a model keeps the options that it was built with.
+    options = model.get_config() | SPEC_AUGMENT | {"dtype": precision}
+    copy = type(model).from_config(options)
+    copy.set_weights(model.get_weights())
+    return name, copy
+
+
+def prepare(args, model, manifests):
+    def batch(manifest, **kwargs):
+        name, rows = manifest
+        lines = {row.source for row in rows}
+        kwargs["select"] = lambda row: row.source in lines
+        return keras_ds2.data.prepare_dataset(
+            args.data, [name], model, BATCH_SIZE, args.seed, **kwargs
+        )
+
+    augmentation = keras_ds2.data.Augmentation(SPEEDS, gain=GAIN)
+    training, validation = manifests
+    return batch(training, augmentation=augmentation), batch(validation)
+
+
+def train_stage(
+    folder,
+    model,
+    data,
+    epochs,
+    learning_rate,
+    warmup_epochs=WARMUP_EPOCHS,
+    epochs_per_round=1,
+):
+    """Trains what is trainable, or goes on, from a rate of 0 back to 0."""
+    training, validation = data
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=(epochs - warmup_epochs) * len(training),
+        warmup_target=learning_rate,
+        warmup_steps=warmup_epochs * len(training),
+    )
+    # Also what makes Keras notice which layers are trainable now.
+    model.compile(keras.optimizers.Adam(schedule, global_clipnorm=CLIPNORM))
+    model.fit(
+        training.stream(),
+        steps_per_epoch=epochs_per_round * len(training),
+        epochs=epochs // epochs_per_round,
+        validation_data=validation.one_pass(),
+        verbose=2,
+        callbacks=[
+            keras_ds2.TrainingMonitor(training),
+            keras_ds2.BackupAndRestore(
+                f"{folder}/backup", training, f"{folder}/log.csv"
+            ),
+        ],
+    )
+
+
+def finetune(args, model, data):
+    """Two stages, each with a backup of its own.
+
+    Started again, a finished stage gives back its weights and is over.
+    """
+    epochs = args.head_epochs
+    if epochs:
+        dense = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
+        # Frozen, batch normalization keeps its statistics too.
+        for layer in model.layers:
+            layer.trainable = layer in dense[-2:]
+        head = f"{args.output}/head"
+        train_stage(head, model, data, epochs, HEAD_LEARNING_RATE)
+    model.trainable = True
+    epochs = args.epochs - epochs
+    train_stage(f"{args.output}/all", model, data, epochs, LEARNING_RATE)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    keras.utils.set_random_seed(args.seed)
+    manifests = read(args)
+    name, model = load(args, [row for _, rows in manifests for row in rows])
+    training, validation = prepare(args, model, manifests)
+    before = keras_ds2.evaluate(model, validation)
+    print(f"Before: {before.report(num_worst=0)}")
+    finetune(args, model, (training, validation))
+    model.save(f"{args.output}/model.keras")
+    after = keras_ds2.evaluate(model, validation)
+    if args.save_pretrained:
+        keras_ds2.save_pretrained(
+            model,
+            args.save_pretrained,
+            fine_tuned_from=name,
+            minutes=training.duration / 60,
+            metrics={"validation_wer": after.wer, "wer_before": before.wer},
+        )
+    print(f"Before: {before.report(num_worst=0)}")
+    # The weights of the last pass: none was chosen by these figures.
+    print(f"After:  {after.report(num_worst=0)}")
+    heard = {item.audio: item.hypothesis for item in before.utterances}
+    # From the worst to the best.
+    for item in after.utterances[:: -(-len(heard) // SHOWN)]:
+        print(f"{item.audio}\n  said:   {item.reference}")
+        print(f"  before: {heard[item.audio]}\n  after:  {item.hypothesis}")
+    return before, after
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))

@@ -1,0 +1,261 @@
+"""Oracles: a training that nobody stopped, the pretrained weights bit by bit,
+and what a person sees who runs the example and its benchmark."""
+
+import importlib.util
+import json
+import pathlib
+import re
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ds2
+
+ROOT = pathlib.Path(__file__).parent.parent
+AN4 = ROOT / "tests" / "data" / "an4"
+TINY = dict(
+    conv_filters=(4, 4),
+    conv_strides=((2, 2), (2, 2)),
+    num_rnn_layers=2,
+    rnn_units=8,
+    dense_units=8,
+)
+# One step each, after one of warmup.
+SHORT = ["--head-epochs=2", "--epochs=4", "--device=cpu"]
+
+
+def load(folder):
+    path = ROOT / folder / "finetune.py"
+    spec = importlib.util.spec_from_file_location(f"{folder}_finetune", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def example():
+    return load("examples")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Manifests of the clips of AN4; one of them with other characters."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [
+        {"audio": row.audio, "text": row.text, "speaker": row.speaker}
+        for row in keras_ds2.data.read_an4(AN4)
+    ]
+    manifests = {
+        "train": rows,
+        "validation": rows[:3],
+        "accents": [row | {"text": f"é {row['text']}!"} for row in rows],
+    }
+    for name, chosen in manifests.items():
+        lines = map(json.dumps, chosen)
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(data):
+    """A card, and its weights: with statistics that are not the first."""
+    keras.utils.set_random_seed(0)
+    model = keras_ds2.DeepSpeech2(**TINY)
+    training = keras_ds2.data.prepare_dataset(data, ["train.jsonl"], model, 7)
+    model.adapt(training.one_pass())
+    for weight in model.weights:
+        if weight.path.endswith("moving_mean"):
+            weight.assign(np.random.default_rng(0).normal(0, 0.1, weight.shape))
+    card = data / "tiny.json"
+    keras_ds2.save_pretrained(model, card)
+    return card
+
+
+@pytest.fixture(scope="module")
+def finished(example, data, tiny):
+    """A run: its arguments, folder, and the weights after each stage."""
+    folder = data / "run"
+    argv = [f"--model={tiny}", f"--data={data}", "--train=accents.jsonl"]
+    argv += ["--validation=validation.jsonl", "--extend-alphabet", *SHORT]
+    stages = []
+    train_stage = example.train_stage
+
+    def spy(path, model, *args):
+        train_stage(path, model, *args)
+        stages.append({w.path: w.numpy() for w in model.weights})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example, "train_stage", spy)
+        example.main([*argv, f"--output={folder}"])
+    return argv, folder, stages
+
+
+def test_only_the_last_layers_learn_first(finished, tiny):
+    _, folder, (head, everything) = finished
+    old = keras_ds2.load_pretrained(tiny).with_vocabulary(
+        " 'abcdefghijklmnopqrstuvwxyz!é"
+    )
+    assert keras.models.load_model(folder / "model.keras").alphabet == (
+        old.alphabet
+    )
+    for weight in old.weights:
+        is_last = weight.path.split("/")[0] in ("dense", "logits")
+        equal = np.array_equal(weight.numpy(), head[weight.path])
+        assert equal != is_last, weight.path
+        # Then all that training can move; never the features.
+        moved = np.any(everything[weight.path] != head[weight.path])
+        assert moved != weight.path.startswith("log_mel"), weight.path
+
+
+def test_goes_on_in_the_stage_where_it_was_killed(
+    finished, example, tmp_path, capsys
+):
+    argv, folder, (_, expected) = finished
+    copy = shutil.copytree(folder, tmp_path / "run")
+    # As after a kill in the last epoch.
+    (copy / "model.keras").unlink()
+    [last] = (copy / "all" / "backup").glob("epoch-000002-*")
+    last.unlink()
+    before, after = example.main([*argv, f"--output={copy}"])
+    told = capsys.readouterr().out
+    assert "Nothing is left to do after epoch 2." in told
+    assert "Goes on after epoch 1: step 1, pass 2." in told
+    model = keras.models.load_model(copy / "model.keras")
+    for weight in model.weights:
+        np.testing.assert_array_equal(weight.numpy(), expected[weight.path])
+    assert (copy / "all" / "log.csv").read_bytes() == (
+        folder / "all" / "log.csv"
+    ).read_bytes()
+    assert told.count(f"Before: WER {100 * before.wer:.2f} %") == 2
+    assert told.count(f"After:  WER {100 * after.wer:.2f} %") == 1
+    assert told.count("  said: ") == 3
+
+
+def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
+    card = tmp_path / "mine.json"
+    before, after = example.main(
+        ["--model=an4", f"--data={data}", "--train=train.jsonl"]
+        + ["--head-epochs=0", "--epochs=2", "--device=cpu"]
+        + [f"--output={tmp_path / 'run'}", f"--save-pretrained={card}"]
+    )
+    # Seven clips that it knows, one of them held out.
+    assert len(after.utterances) == 1
+    assert before.wer == after.wer == 0
+    assert "train.jsonl: 6 utterances" in capsys.readouterr().err
+    facts = json.loads(card.read_text())
+    assert facts["fine_tuned_from"] == "an4"
+    assert facts["metrics"] == {"validation_wer": 0.0, "wer_before": 0.0}
+    assert keras_ds2.load_pretrained(card).alphabet.startswith(" 'abc")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--train=accents.jsonl"], "'!é'. Spell .* pass --extend-alphabet"),
+        (["--alphabet= abc"], "the alphabet, ' abc': 'defhij.*--alphabet"),
+        (["--alphabet=aa", "--extend-alphabet"], "must not repeat"),
+        (["--model=an5"], "There is no model 'an5'. Shipped: an4"),
+        (["--train=absent.jsonl"], "absent.jsonl' does not exist"),
+        (["--epochs=6"], "a stage must have more than 1 .warmup"),
+        (["--head-epochs=1"], "a stage must have more than 1 .warmup"),
+        (["--minutes=0"], "--minutes must be more than 0"),
+        (["--save-pretrained=a"], "--save-pretrained must end in .json"),
+    ],
+)
+def test_errors_come_before_training(
+    flags, message, example, data, tiny, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(example, "train_stage", None)
+    argv = [f"--model={tiny}", f"--data={data}", "--train=train.jsonl"]
+    output = tmp_path / "run"
+    with pytest.raises((ValueError, SystemExit)) as stop:
+        example.main([*argv, f"--output={output}", *flags])
+    told = str(stop.value) + capsys.readouterr().err
+    assert re.search(message, told), told
+    assert not output.exists()
+
+
+def test_minutes_are_drawn_and_fewer_are_among_more(example, data):
+    def draw(*flags):
+        args = example.parse_arguments(
+            [f"--data={data}", "--train=train.jsonl", *flags]
+        )
+        (_, training), (_, validation) = example.read(args)
+        return training, validation
+
+    everything, held_out = draw()
+    assert len(everything) == 6 and len(held_out) == 1
+    assert not set(everything) & set(held_out)
+    some, _ = draw("--minutes=0.1")  # the one that crosses the limit, too
+    seconds = [row.duration for row in some]
+    assert sum(seconds[:-1]) < 6 <= sum(seconds)
+    assert set(some) < set(everything)
+    assert set(draw("--minutes=0.05")[0]) < set(some)
+    _, validation = draw("--validation=validation.jsonl")
+    assert len(validation) == 3
+
+
+@pytest.fixture
+def benchmark():
+    return load("benchmarks")
+
+
+def run_benchmark(benchmark, data, tiny, folder, *flags):
+    argv = [f"--model={tiny}", f"--data={data}", "--train=train.jsonl"]
+    argv += ["--validation=validation.jsonl", f"--output={folder}"]
+    return benchmark.main([*argv, "--minutes", "0.2", "0.1", *flags])
+
+
+def test_benchmark_skips_what_is_done_and_draws(
+    benchmark, data, tiny, tmp_path, monkeypatch
+):
+    done = []
+
+    def arm(example, options, name, minutes):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append((name, minutes))
+        return {"exact_minutes": minutes, "wer": 0.5, "cer": 0.3} | (
+            {"low": 0.4, "high": 0.7} if minutes else {"low": None, "high": 0}
+        )
+
+    monkeypatch.setattr(benchmark, "run_arm", arm)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(benchmark, data, tiny, tmp_path)
+    assert done == [("pretrained", 0), ("finetuned", 0.1), ("scratch", 0.1)]
+    done.clear()
+    figure = tmp_path / "figure.png"
+    rows = run_benchmark(benchmark, data, tiny, tmp_path, f"--plot={figure}")
+    assert done == [("finetuned", 0.2), ("scratch", 0.2)]
+    assert [row["minutes"] for row in rows] == [0, 0.1, 0.1, 0.2, 0.2]
+    assert figure.stat().st_size > 10_000
+    # Another seed is another experiment.
+    done.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(benchmark, data, tiny, tmp_path, "--seed=1")
+    assert len(done) == 3
+
+
+@pytest.mark.slow
+def test_benchmark_trains_both_arms(
+    benchmark, example, data, tiny, tmp_path, monkeypatch
+):
+    for name, value in (("EPOCHS", 4), ("HEAD_EPOCHS", 2), ("BATCH_SIZE", 3)):
+        monkeypatch.setattr(example, name, value)
+    for name in ("SCRATCH_EPOCHS", "SCRATCH_STEPS"):
+        monkeypatch.setattr(benchmark, name, 7)
+    monkeypatch.setattr(benchmark, "load_example", lambda: example)
+    rows = run_benchmark(benchmark, data, tiny, tmp_path)
+    assert [row["arm"] for row in rows] == (
+        ["pretrained"] + 2 * ["finetuned", "scratch"]
+    )
+    for few, many in (rows[1:3], rows[3:5]):
+        # The same speech for both.
+        for name in ("minutes", "exact_minutes", "utterances", "words"):
+            assert few[name] == many[name]
+    assert rows[1]["exact_minutes"] < rows[3]["exact_minutes"]
+    log = tmp_path / "scratch-0.1min-seed0" / "log.csv"
+    # 7 passes are 9, in rounds of 3.
+    assert len(log.read_text().splitlines()) == 1 + 3
