@@ -181,7 +181,7 @@ def finetune(args, model, data):
             layer.trainable = layer in dense[-2:]
         head = f"{args.output}/head"
         train_stage(head, model, data, epochs, HEAD_LEARNING_RATE)
-    for layer in model.layers:  # `model.trainable` is True already: no change
+    for layer in model.layers:  # which `model.trainable = True` does not do
         layer.trainable = True
     epochs = args.epochs - epochs
     train_stage(f"{args.output}/all", model, data, epochs, LEARNING_RATE)
