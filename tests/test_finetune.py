@@ -26,9 +26,9 @@ TINY = dict(
 SHORT = ["--head-epochs=2", "--epochs=4", "--device=cpu"]
 
 
-def load(folder):
-    path = ROOT / folder / "finetune.py"
-    spec = importlib.util.spec_from_file_location(f"{folder}_finetune", path)
+def load(name):
+    path = ROOT / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -36,7 +36,7 @@ def load(folder):
 
 @pytest.fixture(scope="module")
 def example():
-    return load("examples")
+    return load("examples/finetune.py")
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_minutes_are_drawn_and_fewer_are_among_more(example, data):
 
 @pytest.fixture
 def benchmark():
-    return load("benchmarks")
+    return load("benchmarks/finetune_minutes.py")
 
 
 def run_benchmark(benchmark, data, tiny, folder, *flags):

@@ -1,6 +1,6 @@
 """What fine-tuning saves: WER against minutes of speech, with and without it.
 
-    python benchmarks/finetune.py --model en-read --data FOLDER \\
+    python benchmarks/finetune_minutes.py --model en-read --data FOLDER \\
         --train train.jsonl --validation validation.jsonl --minutes 5 15 40
 
 For each number of minutes two arms train on the same utterances, drawn by
