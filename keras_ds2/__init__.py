@@ -16,6 +16,7 @@ if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
     from keras_ds2.decoding.greedy import greedy_decode
     from keras_ds2.decoding.hypothesis import Hypothesis, TimedText
     from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
+    from keras_ds2.export.export_model import export_model
     from keras_ds2.layers.bidirectional_simple_rnn import BidirectionalSimpleRNN
     from keras_ds2.layers.clipped_relu import clipped_relu
     from keras_ds2.layers.context_window import ContextWindow
@@ -100,6 +101,7 @@ __all__ = [
     "data",
     "dry_run",
     "evaluate",
+    "export_model",
     "greedy_decode",
     "load_audio",
     "load_decoder",

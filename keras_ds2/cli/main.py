@@ -6,12 +6,19 @@ import sys
 from collections.abc import Sequence
 
 from keras_ds2 import __version__
-from keras_ds2.cli import evaluate, info, shared, transcribe, tune_decoder
+from keras_ds2.cli import (
+    evaluate,
+    export,
+    info,
+    shared,
+    transcribe,
+    tune_decoder,
+)
 
 # Each is a module with two functions: `add_parser(subparsers)` adds the
 # command and returns its parser; `run(args)` returns the exit status. It
 # raises an error whose text is one sentence for people.
-COMMANDS = (transcribe, evaluate, tune_decoder, info)
+COMMANDS = (transcribe, evaluate, tune_decoder, export, info)
 
 _DESCRIPTION = """\
 Speech to text with Deep Speech 1 and 2.
@@ -21,6 +28,7 @@ Speech to text with Deep Speech 1 and 2.
   keras-ds2 evaluate test.jsonl                  word and character error rate
   keras-ds2 tune-decoder validation.jsonl --language-model words.kenlm
                                                  weights of a language model
+  keras-ds2 export an4                           a file for ONNX Runtime
   keras-ds2 info an4                             what a model is, and how good
 
 Each command has its own help: keras-ds2 transcribe --help

@@ -130,12 +130,12 @@ class LogMelSpectrogram(SlidingWindow, keras.layers.Layer):
         self.max_freq = max_freq
         self.min_power = min_power
         self.normalize = normalize
-        self._filters = mel_filters(
+        self.filters = mel_filters(
             num_mel_bins, fft_length, sampling_rate, min_freq, max_freq
         )
         offset, amplitude = _WINDOWS[window]
         phase = 2 * np.pi * np.arange(sequence_length) / sequence_length
-        self._taper = (offset - amplitude * np.cos(phase)).astype("float32")
+        self.taper = (offset - amplitude * np.cos(phase)).astype("float32")
 
     def build(self, input_shape):
         if self.normalize:
@@ -157,13 +157,16 @@ class LogMelSpectrogram(SlidingWindow, keras.layers.Layer):
     def call(self, audio, audio_length=None):
         frames = self._log_mel(ops.cast(audio, "float32"))
         if self.normalize:
-            deviation = ops.sqrt(ops.maximum(self.variance, _MIN_VARIANCE))
-            frames = (frames - self.mean) / deviation
+            frames = (frames - self.mean) / self.deviation()
         if audio_length is not None:
             frames = lengths.zero_padding(
                 frames, self.compute_length(audio_length)
             )
         return ops.cast(frames, self.compute_dtype)
+
+    def deviation(self):
+        """What `normalize=True` divides every bin by."""
+        return ops.sqrt(ops.maximum(self.variance, _MIN_VARIANCE))
 
     def _log_mel(self, audio):
         frames = ops.extract_sequences(
@@ -171,10 +174,10 @@ class LogMelSpectrogram(SlidingWindow, keras.layers.Layer):
         )  # (batch, frames, sequence_length)
         # `rfft` would do this itself, but not where there is no frame at all.
         zeros = self.fft_length - self.sequence_length
-        frames = ops.pad(frames * self._taper, [[0, 0], [0, 0], [0, zeros]])
+        frames = ops.pad(frames * self.taper, [[0, 0], [0, 0], [0, zeros]])
         real, imaginary = ops.rfft(frames, self.fft_length)
         power = ops.square(real) + ops.square(imaginary)
-        mel = ops.matmul(power, self._filters)
+        mel = ops.matmul(power, self.filters)
         return ops.log(ops.maximum(mel, self.min_power))
 
     def _over_whole_windows(self, inputs):

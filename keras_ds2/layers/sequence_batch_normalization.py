@@ -87,15 +87,20 @@ class SequenceBatchNormalization(keras.layers.BatchNormalization):
                     moving * self.momentum + batch_value * (1 - self.momentum)
                 )
             return outputs
+        factor, offset = self.factor_and_offset()
+        outputs = ops.cast(inputs, "float32") * factor + offset
+        outputs = ops.cast(outputs, self.compute_dtype)
+        return lengths.zero_padding(outputs, num_frames)
+
+    def factor_and_offset(self):
+        """What inference multiplies each feature by, and then adds."""
         factor = ops.rsqrt(self.moving_variance + self.epsilon)
         if self.scale:
             factor *= self.gamma
         offset = -self.moving_mean * factor
         if self.center:
             offset += self.beta
-        outputs = ops.cast(inputs, "float32") * factor + offset
-        outputs = ops.cast(outputs, self.compute_dtype)
-        return lengths.zero_padding(outputs, num_frames)
+        return factor, offset
 
     def _normalize_batch(self, inputs, num_frames):
         """Returns outputs, and mean and variance of each feature.

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 # exp(-1e4) is 0 in float32, and 1e4 still is a number in float16.
-_NEVER = -1e4
+NEVER = -1e4
 
 
 @keras.saving.register_keras_serializable(package="keras_ds2")
@@ -50,7 +50,7 @@ class SymbolLogits(keras.layers.Dense):
 
     def call(self, inputs):
         is_reserved = ops.arange(self.units) >= self.units - self.num_reserved
-        return ops.where(is_reserved, _NEVER, super().call(inputs))
+        return ops.where(is_reserved, NEVER, super().call(inputs))
 
     def get_config(self):
         config = super().get_config()

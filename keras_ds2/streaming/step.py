@@ -84,6 +84,11 @@ class StreamingStep:
 
     def __init__(self, model, chunk_duration=0.1):
         self.model = model
+        self.layers = [
+            layer for layer in model.layers if not isinstance(layer, _BESIDE)
+        ]
+        for layer in self.layers:
+            _check(layer)
         self.sampling_rate = model.get_layer("log_mel").sampling_rate
         frame_size = round(model.frame_duration * self.sampling_rate)
         self.chunk_size = round(chunk_duration * self.sampling_rate)
@@ -93,14 +98,9 @@ class StreamingStep:
                 f"{model.frame_duration:g} s. Received: "
                 f"chunk_duration={chunk_duration}."
             )
-        self._layers = [
-            layer for layer in model.layers if not isinstance(layer, _BESIDE)
-        ]
-        for layer in self._layers:
-            _check(layer)
-        self._initial = self._initial_shapes()
+        self.state_shapes = self._initial_shapes()
         # From this place on, no layer sees a frame before the first.
-        self._settled = self.chunk_size * math.ceil(
+        self.settled_size = self.chunk_size * math.ceil(
             self._lookahead_size() / self.chunk_size
         )
         self._function = tf.function(
@@ -108,7 +108,7 @@ class StreamingStep:
             input_signature=[
                 {
                     name: tf.TensorSpec((None, *shape), dtype, name)
-                    for name, (shape, dtype) in self._initial.items()
+                    for name, (shape, dtype) in self.state_shapes.items()
                 },
                 tf.TensorSpec((None, self.chunk_size), "float32", "samples"),
                 tf.TensorSpec((None,), "int32", "num_samples"),
@@ -147,7 +147,7 @@ class StreamingStep:
         """
         return {
             name: tf.zeros((batch_size, *shape), dtype)
-            for name, (shape, dtype) in self._initial.items()
+            for name, (shape, dtype) in self.state_shapes.items()
         }
 
     def __call__(self, state, samples, num_samples):
@@ -164,14 +164,16 @@ class StreamingStep:
         length += tf.where(length == position, num_samples, 0)
         x, start, count = samples, position, length
         states: dict[str, tf.Tensor] = {}
-        for layer in self._layers:
+        for layer in self.layers:
             if not _has_state(layer):
                 x = layer(x)
                 continue
             prefix = layer.name + "."
             if layer.autocast:
                 x = keras.ops.cast(x, layer.compute_dtype)
-            names = [name for name in self._initial if name.startswith(prefix)]
+            names = [
+                name for name in self.state_shapes if name.startswith(prefix)
+            ]
             x, values = layer.stream(
                 x, _is_real(x, start, count), [state[name] for name in names]
             )
@@ -180,7 +182,7 @@ class StreamingStep:
             count = layer.compute_length(count)
         # Whole chunks may be forgotten, lest the numbers grow without end.
         position += self.chunk_size
-        old = tf.where(position > self._settled, self.chunk_size, 0)
+        old = tf.where(position > self.settled_size, self.chunk_size, 0)
         states["position"] = position - old
         states["length"] = tf.maximum(length - old, 0)
         return x, _is_real(x, start, count), states
@@ -188,7 +190,7 @@ class StreamingStep:
     def _first_outputs(self):
         """The first frame of the first chunk before each layer and after."""
         starts = [0]
-        for layer in self._layers:
+        for layer in self.layers:
             start = starts[-1]
             starts.append(
                 layer.first_output(start) if _has_state(layer) else start
@@ -200,7 +202,7 @@ class StreamingStep:
         shapes = {"position": ((), "int32"), "length": ((), "int32")}
         shape = (None, None)
         for layer, start in zip(
-            self._layers, self._first_outputs(), strict=False
+            self.layers, self._first_outputs(), strict=False
         ):
             if _has_state(layer):
                 for i, value in enumerate(
@@ -212,7 +214,7 @@ class StreamingStep:
 
     def _lookahead_size(self):
         size, stride = 1, 1
-        for layer in self._layers:
+        for layer in self.layers:
             if isinstance(layer, SlidingWindow):
                 _, after, layer_stride = layer.reach()
                 size += after * stride

@@ -1,0 +1,113 @@
+"""A trained model in, a file for other programs out."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from keras_ds2.export.metadata import metadata_of
+from keras_ds2.export.onnx_graph import import_onnx
+from keras_ds2.export.onnx_model import offline_graph, streaming_graph
+from keras_ds2.export.onnx_recurrence import RECURRENT, check_8_bit
+from keras_ds2.export.saved_model import export_saved_model
+from keras_ds2.models.speech_recognizer import SpeechRecognizer
+from keras_ds2.streaming.step import StreamingStep
+
+FORMATS = ("onnx", "savedmodel")
+
+
+def export_model(
+    model: SpeechRecognizer,
+    path: str | os.PathLike[str],
+    format: str = "onnx",
+    streaming: bool = False,
+    chunk_duration: float = 0.1,
+    int8: bool = False,
+) -> None:
+    """Writes a model for programs that have no Keras.
+
+    The whole utterance: `audio`, float32 of shape `(batch, samples)`, and
+    `audio_length`, int32 of shape `(batch,)`, to `logits` and `logit_length`,
+    as the model itself; padding changes no answer. With `streaming=True`,
+    `keras_ds2.StreamingStep`: `samples`, `num_samples` and a state, all
+    zeros at first, to `logits`, `is_real` and the next state; what goes in as
+    `conv_1_0` comes out as `next_conv_1_0`.
+
+    An ONNX file is computed in float32, whatever the dtype policy. What a
+    program has to know is in its metadata: `alphabet`, `blank_index`,
+    `sampling_rate`, `frame_duration`, `min_samples`, and of a stream
+    `chunk_size`, `delay` (frames) and `state`, JSON of shapes without the
+    batch. A SavedModel has them in `assets.extra/metadata.json`.
+
+    Args:
+        model: `DeepSpeech2`, `DeepSpeech`, or another `SpeechRecognizer` of
+            the layers of these, one after the other.
+        path: File (`.onnx`) or folder (SavedModel) to write. What is there is
+            replaced.
+        format: String, `"onnx"` or `"savedmodel"`. Defaults to `"onnx"`.
+        streaming: Boolean. Whether to write the step of a stream. Defaults to
+            `False`.
+        chunk_duration: Float, seconds that a step takes. Defaults to `0.1`.
+        int8: Boolean. Whether matrices of an ONNX file have 8 bits: a
+            quarter of the size, and not quite the same logits, which may then
+            depend on the neighbors in the batch. Only for LSTMs. Defaults to
+            `False`.
+
+    Raises:
+        ImportError: If onnx or onnxruntime is not installed.
+        ValueError: If an argument is out of range, or the model has a layer
+            that cannot be exported, naming it.
+
+    Example:
+
+    >>> import os, tempfile
+    >>> import keras_ds2
+    >>> model = keras_ds2.DeepSpeech2(num_rnn_layers=1, rnn_units=8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "model.onnx")
+    ...     keras_ds2.export_model(model, path)
+    ...     print(os.listdir(folder))
+    ['model.onnx']
+    """
+    if format not in FORMATS:
+        raise ValueError(
+            f"`format` must be one of {list(FORMATS)}. Received: "
+            f"format={format!r}."
+        )
+    if int8 and format != "onnx":
+        raise ValueError("`int8=True` is for ONNX. Pass format='onnx'.")
+    step = StreamingStep(model, chunk_duration) if streaming else None
+    if format == "savedmodel":
+        export_saved_model(model, os.fspath(path), step)
+        return
+    if int8:
+        for layer in model.layers:
+            if isinstance(layer, RECURRENT):
+                check_8_bit(layer)
+    onnx, _ = import_onnx()
+    graph = offline_graph(model) if step is None else streaming_graph(step)
+    proto = graph.to_model(model.name, metadata_of(model, step))
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        temporary = os.path.join(folder, "model.onnx")
+        if int8:
+            _write_int8(proto, temporary)
+        else:
+            onnx.save(proto, temporary)
+        os.replace(temporary, path)
+
+
+def _write_int8(proto, path):
+    """Rounds the matrices of dense and recurrent layers to 8 bits."""
+    _, quantization = import_onnx()
+    quantization.quantize_dynamic(
+        proto,
+        path,
+        op_types_to_quantize=["LSTM", "MatMul"],
+        # Powers span ten orders of magnitude.
+        nodes_to_exclude=[
+            node.name
+            for node in proto.graph.node
+            if node.name.startswith("log_mel/")
+        ],
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+    )
