@@ -18,15 +18,13 @@ With `--json` the last line holds the same.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
 import tempfile
 import time
 from typing import Any
-
-# Before TensorFlow is imported: one thread is one core.
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
 
 import jiwer
 import keras
@@ -91,8 +89,8 @@ def compare_models(options: argparse.Namespace, folder: str) -> Results:
 
     programs = {"tensorflow": run_tensorflow}
     programs |= {name: run_onnx(s) for name, s in sessions.items()}
-    rows = keras_ds2.data.read_manifest(options.data)
-    rows = sorted(rows, key=lambda row: row.duration)
+    utterances = keras_ds2.data.read_manifest(options.data)
+    rows = sorted(utterances, key=lambda row: row.duration)
     clips = [model.load_recording(row.audio) for row in rows]
     texts = [row.text for row in rows]
     duration = sum(map(len, clips)) / model.get_layer("log_mel").sampling_rate
@@ -102,7 +100,8 @@ def compare_models(options: argparse.Namespace, folder: str) -> Results:
         ]
         clocked = clock(programs, batches)
         for name, result in clocked.items():
-            heard = sum((model.decode(*y) for y in result["outputs"]), [])
+            decoded = (model.decode(*y) for y in result["outputs"])
+            heard = list(itertools.chain.from_iterable(decoded))
             results[name] |= {
                 f"rtf, batch {size}": round(result["seconds"] / duration, 4),
                 f"ratio, batch {size}": round(
@@ -198,6 +197,7 @@ def main(argv=None) -> Results:
 
 
 if __name__ == "__main__":
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     main()
