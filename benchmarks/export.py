@@ -5,13 +5,14 @@
 
 The first scores a trained model on a manifest, with TensorFlow, with ONNX
 Runtime, and with its matrices in 8 bits; the second times one step of 100 ms
-of the reference model, with random weights. One thread each; the three take
-turns, utterance batch by utterance batch, so that other work on the machine
-slows all of them alike. Prints, for each:
+of the reference model, with random weights. One thread each, and its processor
+time, which other work on the machine hardly changes; the three take turns all
+the same. Prints, for each:
 
     MB       size of the file
     rtf      seconds of computing for a second of speech, by batch size
-    ratio    TensorFlow's seconds by its seconds
+    ms       milliseconds of a step, by the number of streams
+    ratio    TensorFlow's time by its time
     WER, CER greedy, all edits over all words
 
 With `--json` the last line holds the same.
@@ -51,10 +52,10 @@ def clock(programs: dict[str, Any], inputs: list[Any]) -> Results:
     outputs: dict[str, list] = {name: [] for name in programs}
     for i, item in enumerate([inputs[0], *inputs]):
         for name, program in programs.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             output = program(item)
             if i:
-                seconds[name] += time.perf_counter() - begun
+                seconds[name] += time.process_time() - begun
                 outputs[name].append(output)
     return {
         name: {"seconds": seconds[name], "outputs": outputs[name]}

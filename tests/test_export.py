@@ -25,6 +25,10 @@ from test_streaming import (
 )
 
 import keras_ds2
+from keras_ds2.cli.main import main
+from keras_ds2.layers.symbol_logits import SymbolLogits
+from keras_ds2.models.parts import log_mel_frames
+from keras_ds2.models.speech_recognizer import SpeechRecognizer
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -331,7 +335,7 @@ def load_example():
 
 
 def test_example(files, capsys, tmp_path):
-    main = load_example().main
+    main = load_example().main  # not the command's
     path = str(DATA / "LibriSpeech" / TINY_CLIP)
     main([str(files / "offline.onnx"), path])
     assert capsys.readouterr().out == TINY_TEXT + "\n"
@@ -356,21 +360,13 @@ def test_example_in_an_environment_without_tensorflow(files, tmp_path):
     for name, options in (("offline", []), ("stream", ["--stream"])):
         output = subprocess.run(
             [python, str(ROOT / "examples" / "transcribe_onnx.py")]
-            + [str(files / f"{name}.onnx"), str(DATA / "LibriSpeech")]
-            + options,
-            capture_output=True,
-            check=False,
-        )
-        assert output.returncode  # a folder is no recording
-        output = subprocess.run(
-            [python, str(ROOT / "examples" / "transcribe_onnx.py")]
             + [str(files / f"{name}.onnx")]
             + [str(DATA / "LibriSpeech" / TINY_CLIP), *options],
             capture_output=True,
-            text=True,
             check=True,
         )
-        assert output.stdout.split("\n")[-2] == TINY_TEXT
+        lines = output.stdout.decode().replace("\r", "\n").split("\n")
+        assert lines[-2] == TINY_TEXT
 
 
 # === What is refused ===
@@ -386,20 +382,41 @@ def other_activation():
     return model
 
 
-class Branch(OneDirection):
-    """Its last layer sees what came before the recurrent one."""
+def headless(body):
+    """A model of a spectrogram, something of 20 units, and logits."""
+    audio = keras.Input((None,), dtype="float32", name="audio")
+    audio_length = keras.Input((), dtype="int32", name="audio_length")
+    x, num_frames = log_mel_frames(
+        audio, audio_length, False, 0, 0, None,
+        sequence_length=400, sequence_stride=160, num_mel_bins=20,
+    )  # fmt: skip
+    return SpeechRecognizer(
+        {"audio": audio, "audio_length": audio_length},
+        {"logits": body(x), "logit_length": num_frames},
+        dtype=None,
+        name="other",
+    )
 
-    def __init__(self):
-        super().__init__()
-        logits = self.output["logits"]
-        keras.Model.__init__(
-            self,
-            inputs=self.input,
-            outputs={
-                "logits": keras.layers.Add()([logits, logits]),
-                "logit_length": self.output["logit_length"],
-            },
-        )
+
+def branch():
+    def body(x):
+        x = keras.layers.Add()([x, keras.layers.Dense(20)(x)])
+        return SymbolLogits(31)(x)
+
+    return headless(body)
+
+
+def one_layer_twice():
+    def body(x):
+        dense = keras.layers.Dense(20, name="shared")
+        return SymbolLogits(31)(dense(dense(x)))
+
+    return headless(body)
+
+
+def one_layer_twice_at_the_end():
+    dense = keras.layers.Dense(20, name="shared")
+    return headless(lambda x: dense(dense(x)))
 
 
 @pytest.mark.parametrize(
@@ -420,7 +437,9 @@ class Branch(OneDirection):
         ),
         (lambda: small(rnn_type="gru"), {"int8": True}, "'rnn_1', a GRU"),
         (other_activation, {}, "'dense', a Dense, .* its activation"),
-        (Branch, {}, "'add.*', a Add, .* no rule"),
+        (branch, {}, "'add.*', a Add, .* no rule"),
+        (one_layer_twice, {}, "'symbol.*', .* the layer before it"),
+        (one_layer_twice_at_the_end, {}, "'shared', .* not the logits"),
     ],
 )
 def test_what_cannot_be_exported_is_named(make, options, message, tmp_path):
@@ -435,3 +454,55 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
         keras_ds2.export_model(small(), tmp_path / "model.onnx")
     keras_ds2.export_model(small(), tmp_path / "model", format="savedmodel")
     assert (tmp_path / "model" / "saved_model.pb").exists()
+
+
+# === The command ===
+
+
+@pytest.fixture
+def command(tiny, monkeypatch, tmp_path, capsys):
+    """Runs in an empty folder, with a model that is loaded already."""
+    devices = []
+    monkeypatch.setattr(keras_ds2.training.device, "use_device", devices.append)
+    monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: tiny)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        status = main(["export", *argv, str(DATA / "tiny.keras")])
+        assert set(devices) <= {"cpu"}  # so that the file runs anywhere
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_command(command, tiny, clip):
+    status, out, _ = command()
+    size = os.path.getsize("tiny.onnx") / 1e6
+    assert (status, out) == (0, f"tiny.onnx: {size:.1f} MB\n")
+    assert_same_as_model("tiny.onnx", tiny, [clip[:20000]])
+    status, *_ = command("--streaming", "--chunk-duration", "0.2", "--int8")
+    assert not status and os.path.getsize("tiny.onnx") / 1e6 < size
+    session = onnxruntime.InferenceSession("tiny.onnx")
+    assert session.get_modelmeta().custom_metadata_map["chunk_size"] == "3200"
+    assert os.listdir() == ["tiny.onnx"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--chunk-duration", "0.2"], "--chunk-duration is for --streaming."),
+        (["--output", "."], "it is a folder. Pass a file."),
+        (["--output", "absent/x.onnx"], "there is no folder 'absent'"),
+        (
+            ["--format", "savedmodel", "--output", "file"],
+            "it is a file. Pass a folder.",
+        ),
+        (["--format", "savedmodel", "--int8"], "`int8=True` is for ONNX."),
+    ],
+)
+def test_command_with_wrong_arguments(command, argv, message):
+    pathlib.Path("file").touch()
+    status, out, err = command(*argv)
+    assert (status, out) == (2, "")
+    assert err.startswith("keras-ds2: ") and message in err
+    assert os.listdir() == ["file"]

@@ -126,13 +126,15 @@ def _path(model):
     """The layers from samples to logits, each fed by the one before."""
     layers = [layer for layer in model.layers if not isinstance(layer, _BESIDE)]
     before = model.input["audio"]
+    known = WINDOWS | FRAME_BY_FRAME
     for layer in layers:
-        known = WINDOWS | FRAME_BY_FRAME
         if not isinstance(layer, RECURRENT) and type(layer) not in known:
             refuse(layer, "there is no rule for layers of this type")
         if not any(before is x for x in keras.tree.flatten(layer.input)):
             refuse(layer, "its input is not the output of the layer before it")
         before = layer.output
+    if before is not model.output["logits"]:
+        refuse(layers[-1], "what it gives are not the logits")
     return layers
 
 
