@@ -250,6 +250,22 @@ def test_metadata_says_all_that_a_program_needs(files, tiny):
             assert stored == metadata
 
 
+def test_less_than_a_window_is_no_frame(tmp_path):
+    # A stride of 2 would hide a number of frames below zero.
+    model = keras_ds2.DeepSpeech(**SMALL_DEEP_SPEECH, stride=1)
+    keras_ds2.export_model(model, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for size in (0, 300):
+        _, logit_length = session.run(
+            ["logits", "logit_length"],
+            {
+                "audio": np.zeros((2, size), "float32"),
+                "audio_length": np.array([0, size], "int32"),
+            },
+        )
+        assert logit_length.tolist() == [0, 0]
+
+
 def test_8_bits_are_smaller_and_hear_the_same(files, tiny, clip):
     sizes = {
         name: os.path.getsize(files / f"{name}.onnx")
