@@ -11,6 +11,7 @@ import venv
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 from models import padded, scramble
 from test_streaming import (
@@ -29,9 +30,6 @@ from keras_ds2.cli.main import main
 from keras_ds2.layers.symbol_logits import SymbolLogits
 from keras_ds2.models.parts import log_mel_frames
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 
 ROOT = pathlib.Path(__file__).parent.parent
 
