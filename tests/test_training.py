@@ -187,6 +187,10 @@ def test_report_of_evaluation():
         "  reference:  go\n"
         "  hypothesis: no go"
     )
+    # No errors, no interval: other draws would show none either.
+    assert Evaluation(0.0, 0.0, items[1:]).report(num_worst=0) == (
+        "WER 0.00 %, CER 0.00 %\n1 utterances"
+    )
 
 
 def test_evaluate_takes_empty_references(rows):

@@ -72,11 +72,12 @@ class Evaluation:
             )
         )
         lines = [
-            f"WER {100 * self.wer:.2f} % (95 % interval {_interval(words)}), "
-            f"CER {100 * self.cer:.2f} % ({_interval(characters)})",
-            f"{len(self.utterances)} utterances; intervals by resampling "
-            f"{words.resampled}",
+            f"WER {100 * self.wer:.2f} %{_interval(words, '95 % interval ')}, "
+            f"CER {100 * self.cer:.2f} %{_interval(characters)}",
+            f"{len(self.utterances)} utterances",
         ]
+        if not math.isnan(words.low):
+            lines[-1] += f"; intervals by resampling {words.resampled}"
         for item in self.utterances[:num_worst]:
             lines += [
                 f"{item.wer:.0%} {item.audio}",
@@ -86,10 +87,11 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def _interval(rate: ErrorRate) -> str:
+def _interval(rate: ErrorRate, name: str = "") -> str:
+    """Nothing where nothing is known, as of one utterance, or no errors."""
     if math.isnan(rate.low):
-        return "unknown"
-    return f"{100 * rate.low:.1f} to {100 * rate.high:.1f}"
+        return ""
+    return f" ({name}{100 * rate.low:.1f} to {100 * rate.high:.1f})"
 
 
 def evaluate(
