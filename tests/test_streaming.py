@@ -552,6 +552,17 @@ def test_a_layer_that_is_not_known_to_stream(step):
         keras_ds2.StreamingStep(Other())
 
 
+@pytest.mark.parametrize(
+    "time_strides, chunk_size",
+    [((2, 1), 1600), ((2, 2), 1280), ((5, 3), 2400)],  # 20, 40, 150 ms
+)
+def test_a_chunk_is_a_tenth_of_a_second_at_most(time_strides, chunk_size):
+    model = keras_ds2.DeepSpeech2(
+        **SMALL, conv_strides=[(stride, 2) for stride in time_strides]
+    )
+    assert keras_ds2.StreamingStep(model).chunk_size == chunk_size
+
+
 @pytest.mark.parametrize("chunk_duration", [0.0, -0.02, 0.01, 0.05, 0.101])
 def test_chunks_are_of_whole_frames(step, chunk_duration):
     with pytest.raises(ValueError, match="multiple of an output frame, 0.02 s"):

@@ -46,7 +46,8 @@ class StreamingStep:
     Args:
         model: Unidirectional model, as `DeepSpeech2()`.
         chunk_duration: Float, seconds. Samples that are taken at a time; a
-            multiple of the duration of an output frame. Defaults to `0.1`.
+            multiple of the duration of an output frame. Defaults to `None`:
+            as many frames as fit into 0.1 s, at least one.
 
     Call arguments:
         state: Dictionary of `initial_state` or of the last call; tensors or
@@ -82,7 +83,7 @@ class StreamingStep:
     (array([11,  0]), 19)
     """
 
-    def __init__(self, model, chunk_duration=0.1):
+    def __init__(self, model, chunk_duration=None):
         self.model = model
         self.layers = [
             layer for layer in model.layers if not isinstance(layer, _BESIDE)
@@ -91,6 +92,11 @@ class StreamingStep:
             _check(layer)
         self.sampling_rate = model.get_layer("log_mel").sampling_rate
         frame_size = round(model.frame_duration * self.sampling_rate)
+        if chunk_duration is None:
+            chunk_duration = (
+                max(self.sampling_rate // 10 // frame_size, 1)
+                * model.frame_duration
+            )
         self.chunk_size = round(chunk_duration * self.sampling_rate)
         if self.chunk_size < 1 or self.chunk_size % frame_size:
             raise ValueError(
