@@ -11,6 +11,7 @@ from keras_ds2.cli import (
     export,
     info,
     shared,
+    stream,
     transcribe,
     tune_decoder,
 )
@@ -18,13 +19,14 @@ from keras_ds2.cli import (
 # Each is a module with two functions: `add_parser(subparsers)` adds the
 # command and returns its parser; `run(args)` returns the exit status. It
 # raises an error whose text is one sentence for people.
-COMMANDS = (transcribe, evaluate, tune_decoder, export, info)
+COMMANDS = (transcribe, stream, evaluate, tune_decoder, export, info)
 
 _DESCRIPTION = """\
 Speech to text with Deep Speech 1 and 2.
 
   keras-ds2 transcribe talk.wav                  what is said, as text
   keras-ds2 transcribe --format srt talk.mp3     as subtitles
+  keras-ds2 stream                               what a microphone hears, live
   keras-ds2 evaluate test.jsonl                  word and character error rate
   keras-ds2 tune-decoder validation.jsonl --language-model words.kenlm
                                                  weights of a language model
@@ -42,6 +44,7 @@ exit status:
        cannot be used
   130  interrupted with Ctrl-C
   141  the reader of a pipe closed it
+  143  ended by SIGTERM
 """
 
 

@@ -204,15 +204,7 @@ def _format_json(transcript):
         "duration": round(transcript.duration, 3),
         "model": transcript.model,
         "text": transcript.text,
-        "words": [
-            {
-                "word": word.text,
-                "start": round(word.start, 3),
-                "end": round(word.end, 3),
-                "confidence": round(word.confidence, 3),
-            }
-            for word in transcript.words
-        ],
+        "words": shared.describe_words(transcript.words),
     }
     return json.dumps(content, ensure_ascii=False) + "\n"
 
