@@ -20,7 +20,7 @@ _SAMPLING_RATES = (1000, 768_000)
 
 # Full scale is 1. Integers stored as floats pass, noise read as floats does
 # not: its squares would be infinite in float32.
-_MAX_AMPLITUDE = 2.0**31
+MAX_AMPLITUDE = 2.0**31
 
 
 def audio_duration(path: str | os.PathLike[str]) -> float:
@@ -252,7 +252,7 @@ def _check_samples(path: str | os.PathLike[str], samples: np.ndarray) -> None:
             " Repair it or leave it out.",
         )
     peak = np.abs(samples).max(initial=0.0)
-    if peak > _MAX_AMPLITUDE:
+    if peak > MAX_AMPLITUDE:
         raise AudioError(
             path,
             "out_of_range",

@@ -112,7 +112,7 @@ ALLOWED = {
         "scoring",
         "text",
     },
-    "streaming": {"models", "decoding", "layers"},
+    "streaming": {"models", "decoding", "layers", "audio"},
     "models": {
         "replicas",
         "decoding",

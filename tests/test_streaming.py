@@ -512,6 +512,8 @@ def test_endpoint(step, train_clips):
         np.float32(0.0),
         np.array([0.0, np.nan]),
         np.array([0.0, np.inf], "float32"),
+        np.array([-1e300]),  # infinite in float32, as is the square of
+        np.array([1e20], "float32"),
         "clip.wav",
     ],
 )

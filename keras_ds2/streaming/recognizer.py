@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_ds2.audio import MAX_AMPLITUDE
 from keras_ds2.decoding.alignment import character_log_probs
 from keras_ds2.decoding.greedy import GreedyStream
 from keras_ds2.streaming.step import StreamingStep
@@ -121,7 +122,8 @@ class StreamingRecognizer:
             `PartialTranscript` of all that was accepted.
 
         Raises:
-            ValueError: If `samples` is something else, or not finite.
+            ValueError: If `samples` is something else, or has NaN or samples
+                of absurd size.
             RuntimeError: After `finish`.
         """
         self._check_unfinished()
@@ -200,7 +202,7 @@ def _check_samples(samples):
     if (
         samples.ndim != 1
         or not np.issubdtype(samples.dtype, np.floating)
-        or not np.all(np.isfinite(samples))
+        or not np.all(np.abs(samples) <= MAX_AMPLITUDE)  # nor is NaN
     ):
         raise ValueError(
             "`samples` must be a 1-D array of finite floating-point samples in "
