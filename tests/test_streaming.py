@@ -359,6 +359,7 @@ def test_what_comes_after_the_end_changes_nothing(step, train_clips):
     for _ in range(50):
         _, is_real, after = step(after, chunk, [1600])
         assert not np.any(is_real)
+    assert after["length"].numpy() == [0]  # and counts down no further
 
 
 def test_state_is_small_and_does_not_grow(step, train_clips):
@@ -537,6 +538,21 @@ def test_samples_that_are_none(step, samples):
 def test_bidirectional_models_cannot_stream(model):
     with pytest.raises(ValueError, match="would have to wait for the last"):
         keras_ds2.StreamingRecognizer(model())
+
+
+def test_a_layer_that_goes_backwards(step):
+    class Backwards(SpeechRecognizer):
+        def __init__(self):
+            base = step.model
+            x = keras_ds2.LSTM(
+                31, return_sequences=True, go_backwards=True, name="back"
+            )(base.output["logits"])
+            super().__init__(
+                base.input, {**base.output, "logits": x}, None, "other"
+            )
+
+    with pytest.raises(ValueError, match="'back' also runs from the end"):
+        keras_ds2.StreamingStep(Backwards())
 
 
 def test_a_layer_that_is_not_known_to_stream(step):

@@ -210,6 +210,37 @@ def test_doubt_ends(decoder, short_memory, monkeypatch):
     assert kept(stream) < 300
 
 
+def sure_logits(frames):
+    """Each frame is a dictionary of characters (`_` the blank) to logits."""
+    logits = np.full((len(frames), 31), -30.0, "float32")
+    for row, characters in zip(logits, frames, strict=True):
+        for character, logit in characters.items():
+            row[f"_{ALPHABET}".index(character)] = logit
+    return logits
+
+
+def test_the_same_letters_with_another_last_symbol_are_no_twins():
+    """After "l" and a blank comes another "l", after "l" the same one."""
+    decoder = BeamSearchDecoder(lexicon=["a", "at", "le", "llo"], beam_width=24)
+    frames = [{"a": 5.0}, {"t": 5.0, " ": 4.5}, {" ": 5.0, "l": 4.5}]
+    frames += [{"l": 5.0, "_": 4.5}, *({c: 5.0} for c in "lo ")]
+    logits = sure_logits(frames)
+    [[expected]] = decoder(logits[None], [len(logits)], 0.02)
+    hypothesis, readings = decode_stream(decoder.stream(0.02), logits, [1])
+    assert readings[4][0] == "at l"  # the better one, until the next "l"
+    assert hypothesis.text == expected.text == "a llo"
+
+
+@pytest.mark.parametrize("decoder", ["characters"], indirect=True)
+def test_a_letter_that_lasts_is_timed_when_it_has_ended(decoder, short_memory):
+    spoken = "t" + 89 * "_" + 60 * "o" + 40 * "_"
+    logits = sure_logits([{character: 5.0} for character in spoken])
+    [[expected]] = decoder(logits[None], [len(logits)], 0.02)
+    assert expected.characters[-1].end == pytest.approx(150 * 0.02)
+    hypothesis, _ = decode_stream(decoder.stream(0.02), logits, [5])
+    assert hypothesis.characters == expected.characters
+
+
 # === Greedily ===
 
 
