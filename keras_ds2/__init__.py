@@ -43,11 +43,9 @@ if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
         save_pretrained,
     )
     from keras_ds2.report.page import write_report
-    from keras_ds2.streaming.recognizer import (
-        PartialTranscript,
-        StreamingRecognizer,
-    )
+    from keras_ds2.streaming.recognizer import StreamingRecognizer
     from keras_ds2.streaming.step import StreamingStep
+    from keras_ds2.streaming.utterance import PartialTranscript
     from keras_ds2.training.backup_and_restore import BackupAndRestore
     from keras_ds2.training.device import (
         use_device,

@@ -307,7 +307,9 @@ def test_short_clips(step, num_samples, train_clips):
     text = recognize(recognizer, [clip]).text
     expected = step.model.transcribe([clip])[0] if num_samples >= 400 else ""
     assert text == expected
-    assert recognizer._num_frames == step.model.logit_length(num_samples)
+    assert recognizer._utterance.num_frames == step.model.logit_length(
+        num_samples
+    )
 
 
 def test_streams_share_a_step_and_do_not_meet(step, train_clips, dev_clips):

@@ -1,39 +1,10 @@
 """Samples in as they come, text out as soon as it is known."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from keras_ds2.audio import MAX_AMPLITUDE
-from keras_ds2.decoding.alignment import character_log_probs
-from keras_ds2.decoding.greedy import GreedyStream
 from keras_ds2.streaming.step import StreamingStep
-
-
-@dataclass(frozen=True)
-class PartialTranscript:
-    """What is known of an utterance that goes on.
-
-    Args:
-        text: String. The best reading so far.
-        stable: String. The beginning of `text` that will not change: the text
-            of every later partial and of the final hypothesis begins with
-            it. Greedily it is all of `text`; with a `BeamSearchDecoder`, what
-            all hypotheses in the beam have in common, up to the last whole
-            word where words are decoded.
-        endpoint: Boolean. Whether something was said, and after it nothing
-            for as long as `endpoint_silence`. Defaults to `False`.
-
-    Example:
-
-    >>> import keras_ds2
-    >>> keras_ds2.PartialTranscript("she must s", stable="she must").endpoint
-    False
-    """
-
-    text: str
-    stable: str
-    endpoint: bool = False
+from keras_ds2.streaming.utterance import Utterance
 
 
 class StreamingRecognizer:
@@ -96,20 +67,11 @@ class StreamingRecognizer:
 
     def reset(self):
         """Forgets everything, for another utterance to begin."""
-        model = self.step.model
-        if self.decoder is None:
-            self._search = GreedyStream(model.alphabet, model.frame_duration)
-        else:
-            self._search = self.decoder.stream(model.frame_duration)
+        self._utterance = Utterance(
+            self.step, self.decoder, self.endpoint_silence
+        )
         self._state = self.step.initial_state()
-        self._chunk = np.zeros((1, self.step.chunk_size), "float32")
-        self._num_waiting = 0  # samples in the chunk
-        self._num_samples = 0
-        self._num_frames = 0
-        self._num_quiet_frames = 0
-        self._was_heard = False
         self._is_finished = False
-        self._partial = PartialTranscript("", "")
 
     def accept(self, samples):
         """Takes the next samples, any number of them.
@@ -127,28 +89,9 @@ class StreamingRecognizer:
             RuntimeError: After `finish`.
         """
         self._check_unfinished()
-        samples = _check_samples(samples)
-        self._num_samples += len(samples)
-        num_frames = self._num_frames
-        while len(samples):
-            taken = samples[: self.step.chunk_size - self._num_waiting]
-            end = self._num_waiting + len(taken)
-            self._chunk[0, self._num_waiting : end] = taken
-            self._num_waiting = end
-            samples = samples[len(taken) :]
-            if end == self.step.chunk_size:
-                self._advance()
-        if self._num_frames > num_frames:
-            silence = self._num_quiet_frames * self.step.model.frame_duration
-            text, stable = self._search.read()
-            self._partial = PartialTranscript(
-                text,
-                stable,
-                endpoint=self.endpoint_silence is not None
-                and self._was_heard
-                and silence >= self.endpoint_silence,
-            )
-        return self._partial
+        self._utterance.push(_check_samples(samples))
+        self._advance()
+        return self._utterance.read()
 
     def finish(self):
         """Ends the utterance. Only `reset` may follow.
@@ -163,32 +106,17 @@ class StreamingRecognizer:
         """
         self._check_unfinished()
         self._is_finished = True
-        num_frames = self.step.model.logit_length(self._num_samples)
-        while self._num_frames < num_frames:
-            self._advance()
-        return self._search.end()
+        self._utterance.end()
+        self._advance()
+        return self._utterance.finish()
 
     def _advance(self):
-        """Runs the chunk, be it full or not, and empties it."""
-        logits, is_real, self._state = self.step(
-            self._state, self._chunk, [self._num_waiting]
-        )
-        self._num_waiting = 0
-        logits = logits.numpy()[is_real.numpy()]
-        if not len(logits):
-            return
-        self._num_frames += len(logits)
-        model = self.step.model
-        log_probs = character_log_probs(
-            logits, model.alphabet, model.ctc.blank_index
-        )
-        self._search.step(log_probs)
-        quiet = (0, model.alphabet.find(" ") + 1)
-        heard = np.flatnonzero(~np.isin(log_probs.argmax(axis=1), quiet))
-        if len(heard):
-            self._was_heard = True
-            self._num_quiet_frames = -1 - heard[-1]
-        self._num_quiet_frames += len(logits)
+        while self._utterance.has_chunk():
+            samples, num_samples = self._utterance.next_chunk()
+            logits, is_real, self._state = self.step(
+                self._state, samples[None], [num_samples]
+            )
+            self._utterance.take(logits[0], is_real[0])
 
     def _check_unfinished(self):
         if self._is_finished:
