@@ -87,8 +87,9 @@ ALLOWED = {
     "cli": {
         "__version__",
         "pretrained",
-        "subtitles",
         "report",
+        "serving",
+        "transcript",
         "transcription",
         "training",
         "export",
@@ -99,7 +100,16 @@ ALLOWED = {
         "audio",
     },
     "export": {"streaming", "models", "layers"},
+    "serving": {
+        "streaming",
+        "transcript",
+        "transcription",
+        "subtitles",
+        "decoding",
+        "audio",
+    },
     "pretrained": {"models"},
+    "transcript": {"transcription", "subtitles", "decoding"},
     "transcription": {"segmentation", "models", "decoding", "audio"},
     "report": {"training", "scoring", "audio"},
     "training": {

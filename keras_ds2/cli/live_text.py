@@ -6,8 +6,6 @@ import shutil
 import sys
 import unicodedata
 
-from keras_ds2.cli import shared
-
 
 def choose(format):
     """Returns the view for `--format`, and for what standard output is."""
@@ -44,9 +42,11 @@ class Events:
 
     def final(self, hypothesis, start):
         """Shows the utterance that began at `start`, in seconds."""
+        from keras_ds2.transcript import describe_words
+
         if not hypothesis.text:
             return
-        words = shared.describe_words(hypothesis.words, start)
+        words = describe_words(hypothesis.words, start)
         self._print(
             type="final",
             start=words[0]["start"],

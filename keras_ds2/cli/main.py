@@ -10,6 +10,7 @@ from keras_ds2.cli import (
     evaluate,
     export,
     info,
+    serve,
     shared,
     stream,
     transcribe,
@@ -19,7 +20,15 @@ from keras_ds2.cli import (
 # Each is a module with two functions: `add_parser(subparsers)` adds the
 # command and returns its parser; `run(args)` returns the exit status. It
 # raises an error whose text is one sentence for people.
-COMMANDS = (transcribe, stream, evaluate, tune_decoder, export, info)
+COMMANDS = (
+    transcribe,
+    stream,
+    evaluate,
+    tune_decoder,
+    export,
+    serve,
+    info,
+)
 
 _DESCRIPTION = """\
 Speech to text with Deep Speech 1 and 2.
@@ -31,6 +40,7 @@ Speech to text with Deep Speech 1 and 2.
   keras-ds2 tune-decoder validation.jsonl --language-model words.kenlm
                                                  weights of a language model
   keras-ds2 export an4                           a file for ONNX Runtime
+  keras-ds2 serve                                a service, and a page that listens
   keras-ds2 info an4                             what a model is, and how good
 
 Each command has its own help: keras-ds2 transcribe --help

@@ -214,19 +214,6 @@ def printable(text: str) -> str:
     return os.fsencode(text).decode("utf-8", errors="replace")
 
 
-def describe_words(words, start: float = 0.0) -> list[dict]:
-    """What JSON says of words, `start` seconds later than they do."""
-    return [
-        {
-            "word": word.text,
-            "start": round(start + word.start, 3),
-            "end": round(start + word.end, 3),
-            "confidence": round(word.confidence, 3),
-        }
-        for word in words
-    ]
-
-
 def is_terminal() -> bool:
     """Whether somebody looks on, who wants to know more than errors."""
     return sys.stderr.isatty()

@@ -1,10 +1,8 @@
 """`keras-ds2 transcribe`: audio files in, transcripts out."""
 
-import json
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from keras_ds2.cli import shared
@@ -39,29 +37,6 @@ formats:
 
 Times are in seconds; confidences, from 0 to 1, are not calibrated.
 """
-
-
-@dataclass(frozen=True)
-class Transcript:
-    """All that was heard in one file; `segments` is a list of `Segment`."""
-
-    file: str
-    duration: float
-    model: str
-    segments: list
-
-    @property
-    def text(self) -> str:
-        texts = (segment.hypothesis.text for segment in self.segments)
-        return " ".join(text for text in texts if text)
-
-    @property
-    def words(self) -> list:
-        return [
-            word
-            for segment in self.segments
-            for word in segment.hypothesis.words
-        ]
 
 
 def add_parser(subparsers):
@@ -155,6 +130,7 @@ def _target(file, args):
 
 def _transcribe(file, name, model, decoder, label):
     from keras_ds2.audio import audio_duration
+    from keras_ds2.transcript import Transcript
     from keras_ds2.transcription import transcribe_file
 
     duration = audio_duration(file)
@@ -175,38 +151,19 @@ def _transcribe(file, name, model, decoder, label):
 def _format(transcript, args):
     if args.format == "text":
         return _format_text(transcript, args)
-    if args.format == "json":
-        return _format_json(transcript)
-    from keras_ds2 import subtitles
-
-    if args.format == "srt":
-        return subtitles.format_srt(transcript.words)
-    if args.format == "vtt":
-        return subtitles.format_vtt(transcript.words)
-    return subtitles.format_ctm(transcript.words, Path(transcript.file).stem)
+    return transcript.format(args.format)
 
 
 def _format_text(transcript, args):
     several = len(args.files) > 1 and not args.output
     prefix = f"{transcript.file}\t" if several else ""
     if not args.timestamps:
-        return f"{prefix}{transcript.text}\n"
+        return prefix + transcript.format("text")
     return "".join(
         f"{prefix}[{_clock(segment.start, 2)} - {_clock(segment.end, 2)}] "
         f"{segment.hypothesis.text}\n"
         for segment in transcript.segments
     )
-
-
-def _format_json(transcript):
-    content = {
-        "file": transcript.file,
-        "duration": round(transcript.duration, 3),
-        "model": transcript.model,
-        "text": transcript.text,
-        "words": shared.describe_words(transcript.words),
-    }
-    return json.dumps(content, ensure_ascii=False) + "\n"
 
 
 def _clock(seconds, digits=0):

@@ -38,7 +38,8 @@ class Utterance:
     """Gathers samples to chunks, and makes text of their logits.
 
     Between the two is a `StreamingStep`, which whoever owns the utterance
-    runs: on this stream, or on the chunks of many at once.
+    runs: on this stream, or on the chunks of many at once. `take`, `read` and
+    `finish` may run in another thread than all that is about samples.
 
     Args:
         step: `StreamingStep`.
@@ -76,7 +77,7 @@ class Utterance:
             self._search = decoder.stream(self._model.frame_duration)
         self._waiting = np.zeros(0, "float32")
         self._num_samples = 0
-        self._num_missing_frames = 0  # counted once the utterance has ended
+        self._end_frame: int | None = None  # known once there is an end
         self._num_quiet_frames = 0
         self._was_heard = False
         self._has_news = False
@@ -87,6 +88,11 @@ class Utterance:
         """Samples that are in no chunk yet."""
         return len(self._waiting)
 
+    @property
+    def has_ended(self):
+        """Whether no more samples will come."""
+        return self._end_frame is not None
+
     def push(self, samples):
         """Takes the next samples, a float32 array."""
         self._num_samples += len(samples)
@@ -94,9 +100,7 @@ class Utterance:
 
     def end(self):
         """Ends the utterance with the last sample that was pushed."""
-        self._num_missing_frames = (
-            self._model.logit_length(self._num_samples) - self.num_frames
-        )
+        self._end_frame = self._model.logit_length(self._num_samples)
 
     def cut(self):
         """Ends the utterance with the last chunk, and returns later samples."""
@@ -107,10 +111,9 @@ class Utterance:
 
     def has_chunk(self):
         """Whether there is something to run, be it only silence at the end."""
-        return (
-            len(self._waiting) >= self._chunk_size
-            or self._num_missing_frames > 0
-        )
+        if len(self._waiting) >= self._chunk_size:
+            return True
+        return self._end_frame is not None and self.num_frames < self._end_frame
 
     def next_chunk(self):
         """Returns what the step takes: a chunk, and how much of it is real."""
@@ -125,7 +128,6 @@ class Utterance:
         if not len(logits):
             return
         self.num_frames += len(logits)
-        self._num_missing_frames -= len(logits)
         self._has_news = True
         log_probs = character_log_probs(
             logits, self._model.alphabet, self._model.ctc.blank_index
