@@ -40,7 +40,7 @@ Speech to text with Deep Speech 1 and 2.
   keras-ds2 tune-decoder validation.jsonl --language-model words.kenlm
                                                  weights of a language model
   keras-ds2 export an4                           a file for ONNX Runtime
-  keras-ds2 serve                                a service, and a page that listens
+  keras-ds2 serve                                a page to speak to, a service
   keras-ds2 info an4                             what a model is, and how good
 
 Each command has its own help: keras-ds2 transcribe --help

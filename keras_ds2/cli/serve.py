@@ -119,6 +119,11 @@ def _import_serving():
 
 
 def _check(args):
+    # The system would take the rest of a division by 65,536.
+    if not 0 <= args.port <= 65535:
+        raise ValueError(
+            f"--port must be from 0 to 65535. Received: {args.port}"
+        )
     if bool(args.certificate) != bool(args.key):
         raise ValueError("--certificate and --key go together. Pass both.")
     for path in filter(None, (args.certificate, args.key)):

@@ -38,7 +38,7 @@ def open_socket(host: str, port: int, send_timeout: float) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.create_server(address[:2], family=family)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ValueError(
             f"Cannot listen at {host}, port {port}: {error}. Choose another "
             "--host or --port."
