@@ -54,20 +54,21 @@ class Browser:
         port = port_file.read_text().split()[0]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as reply:
             [target] = [t for t in json.load(reply) if t["type"] == "page"]
-        self._socket = websockets.sync.client.connect(
+        self._connection = websockets.sync.client.connect(
             target["webSocketDebuggerUrl"], max_size=None, proxy=None
         )
+        self._socket = self._connection.__enter__()
         self._ids = itertools.count()
         self.complaints = []  # of the page: errors, what its policy forbade
-        for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
-            self.call(f"{domain}.enable")
         self.requests = []
+        for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
+            self.call(f"{domain}.enable")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._socket.close()
+        self._connection.__exit__(None, None, None)
         self._process.terminate()
         self._process.wait(30)
 
@@ -118,6 +119,27 @@ class Browser:
     def open(self, url):
         self.call("Page.navigate", url=url)
         self.wait_for("document.readyState === 'complete'")
+
+    def press(self, key, shift=False):
+        """Presses a key and lets it go."""
+        codes = {"Tab": 9, "Enter": 13}
+        for kind in ("keyDown", "keyUp"):
+            self.call(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=codes[key],
+                text="\r" if key == "Enter" and kind == "keyDown" else "",
+                modifiers=8 * shift,
+            )
+
+    def choose_file(self, selector, path):
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)
+        self.call(
+            "DOM.setFileInputFiles", nodeId=node["nodeId"], files=[str(path)]
+        )
 
     def show(self, width, height, scheme):
         """Sets the size of the window, and light or dark."""

@@ -330,13 +330,13 @@ def test_end_of_the_service_is_an_end_of_streams(model, clip):
             send_audio(socket, clip)
             # Until all was received.
             for message in socket:
-                if json.loads(message).get("text", "").endswith("manner"):
+                if len(json.loads(message).get("text", "")) > 40:
                     break
             service.server.should_exit = True
             messages = read(socket)
         assert socket.close_code == 1001
         [final] = finals(messages)
-        assert TEXT.startswith(final["text"][:50])
+        assert final["text"].startswith(TEXT[:40])
 
 
 def test_streams_share_steps(model, train_clips, dev_clips):
