@@ -71,7 +71,7 @@ class _Word(pydantic.BaseModel):
 
 
 class _Words(pydantic.BaseModel):
-    words: Annotated[list[_Word], pydantic.Field(max_length=200_000)]
+    words: Annotated[list[_Word], pydantic.Field(max_length=100_000)]
 
 
 def create_app(model, name, decoder=None, limits=None, allowed_origins=()):
@@ -155,7 +155,8 @@ def _add_transcription(app, files, limiter):
             transcript.format(format), media_type=_MEDIA_TYPES[format]
         )
 
-    @app.post("/subtitles")
+    # Ten hours of words; it is read at once.
+    @app.post("/subtitles", max_body_size=5_000_000)
     def write_subtitles(words: _Words, format: _SubtitleFormat):
         timed = [
             TimedText(word.word, word.start, word.end, 1.0)

@@ -183,9 +183,9 @@ async function draw(file) {
   const context = new OfflineAudioContext(1, 1, 16000);
   const sound = await context.decodeAudioData(await file.arrayBuffer()).catch(() => null);
   if (!sound) return;
-  picture.begin(16000, Math.max(160, sound.length / $("picture").width));
+  picture.begin(16000, sound.length / $("picture").width);
   picture.push(sound.getChannelData(0));
-  const shown = Math.max(sound.duration, 10).toFixed(0);
+  const shown = sound.duration.toFixed(1);
   caption.textContent = `Loudness of 64 bands of pitch, low ones below, drawn by this page; ${shown} seconds from left to right.`;
 }
 
