@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import soxr
 
-from keras_ds2.streaming.recognizer import (
-    PartialTranscript,
-    StreamingRecognizer,
-)
+from keras_ds2.streaming.recognizer import StreamingRecognizer
 from keras_ds2.streaming.step import StreamingStep
+from keras_ds2.streaming.utterance import PartialTranscript
 
 
 class Interruption:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -139,7 +140,7 @@ class StreamBatcher:
     def _advance(self, batch, chunks):
         """Returns for each stream what it knows now, or what went wrong."""
         running = [i for i, chunk in enumerate(chunks) if chunk is not None]
-        results = [()] * len(batch)
+        results: list[Sequence] = [()] * len(batch)
         if running:
             try:
                 logits, is_real = self._run_step(
