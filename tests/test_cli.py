@@ -23,6 +23,7 @@ import keras_ds2
 from keras_ds2 import pretrained
 from keras_ds2.cli import info, shared
 from keras_ds2.cli.main import COMMANDS, main
+from keras_ds2.serving import server
 
 ROOT = pathlib.Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
@@ -614,6 +615,14 @@ def test_commands_of_the_manual_work(capsys, card, shipped, monkeypatch):
     pathlib.Path("words.txt").write_text("country\nmanner\n")
     shutil.copytree(DATA / "LibriSpeech", "LibriSpeech")
     os.rename("LibriSpeech/dev-clips", "LibriSpeech/dev-clean")
+    # At a port that is free, and not for ever.
+    open_socket = server.open_socket
+    monkeypatch.setattr(
+        server,
+        "open_socket",
+        lambda host, _, *rest: open_socket(host, 0, *rest),
+    )
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
     for command in commands:
         argv = shlex.split(re.split("[|>#]", command)[0])
         try:
