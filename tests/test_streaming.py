@@ -504,6 +504,33 @@ def test_endpoint(step, train_clips):
     assert not recognizer.accept(silence).endpoint
 
 
+def test_an_endpoint_is_so_many_frames_of_blank_and_space(step, monkeypatch):
+    """By hand: 5 frames of 20 ms in a chunk."""
+    said = []
+
+    def speak(self, state, *_):
+        logits = 9.0 * np.eye(31, dtype="float32")[None, said.pop()]
+        return tf.constant(logits), tf.ones((1, 5), bool), state
+
+    monkeypatch.setattr(keras_ds2.StreamingStep, "__call__", speak)
+    blank, space, letter = 0, 1, 3
+    for silence, expected in ((0.06, True), (0.09, False), (0.08, True)):
+        recognizer = keras_ds2.StreamingRecognizer(
+            step, endpoint_silence=silence
+        )
+        for symbols, is_end in (
+            ([blank, space, blank, blank, space], False),
+            ([letter] * 5, False),
+            ([letter, space, blank, space, blank], expected),
+        ):
+            said.append(symbols)
+            partial = recognizer.accept(np.zeros(1600, "float32"))
+            assert partial.endpoint == is_end
+        recognizer.reset()  # forgets that something was said
+        said.append([space] * 5)
+        assert not recognizer.accept(np.zeros(1600, "float32")).endpoint
+
+
 # === What is refused ===
 
 
