@@ -198,6 +198,17 @@ def test_subtitles_of_words(service):
         assert answer.status_code == 422
     answer = service.http.post("/subtitles?format=doc", json={"words": []})
     assert answer.status_code == 422
+    # Found by mutation: neither is text that could be sent back.
+    half = b'{"words": [{"word": "\\ud800", "start": 0, "end": 1}]}'
+    for content in (b"\x92", half):
+        for kind in ("application/json", "application/octet-stream"):
+            answer = service.http.post(
+                "/subtitles?format=srt",
+                content=content,
+                headers={"Content-Type": kind},
+            )
+            assert answer.status_code in (400, 422)
+            assert isinstance(answer.json()["detail"], str)
 
 
 # === Streams ===

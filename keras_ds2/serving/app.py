@@ -9,7 +9,9 @@ from typing import Annotated
 
 import pydantic
 from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
 
 from keras_ds2 import subtitles
 from keras_ds2.decoding.hypothesis import TimedText
@@ -118,6 +120,7 @@ def create_app(model, name, decoder=None, limits=None, allowed_origins=()):
         openapi_url=None,
     )
     app.state.batcher = batcher
+    app.add_exception_handler(RequestValidationError, _explain)
     if allowed_origins:
         app.add_middleware(CORSMiddleware, allow_origins=allowed_origins)
     app.add_middleware(
@@ -138,6 +141,14 @@ def create_app(model, name, decoder=None, limits=None, allowed_origins=()):
     _add_facts(app, batcher, description, metrics)
     _add_page(app)
     return app
+
+
+async def _explain(request, error):
+    """Says what is wrong; FastAPI would repeat what was sent, be it bytes."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    detail = f"{place}: {problem['msg']}".encode(errors="replace").decode()
+    return JSONResponse({"detail": detail}, 422)
 
 
 def _add_transcription(app, files, limiter):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -68,11 +69,13 @@ class Server(uvicorn.Server):
     def __init__(self, app, limits=None, certificate=None, key=None):
         limits = limits or Limits()
         self._batcher = app.state.batcher
+        # What clients send may be nonsense; it shall not fill a disk.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         super().__init__(
             uvicorn.Config(
                 app,
                 log_config=None,
-                log_level="warning",
+                log_level="error",
                 access_log=False,
                 server_header=False,
                 # Anyone can write these headers, to pass for somebody else.

@@ -193,7 +193,7 @@ async function reason(response) {
   const content = await response.json().catch(() => ({}));
   const { detail } = content;
   const wait = response.headers.get("Retry-After");
-  const text = typeof detail === "string" ? detail : detail?.[0]?.msg ?? `The service answered ${response.status}.`;
+  const text = detail ?? `The service answered ${response.status}.`;
   return wait ? `${text} Wait ${wait} seconds.` : text;
 }
 
