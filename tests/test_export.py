@@ -498,6 +498,21 @@ def test_command(command, tiny, clip):
     session = onnxruntime.InferenceSession("tiny.onnx")
     assert session.get_modelmeta().custom_metadata_map["chunk_size"] == "3200"
     assert os.listdir() == ["tiny.onnx"]
+    command("--streaming")
+    session = onnxruntime.InferenceSession("tiny.onnx")
+    assert session.get_modelmeta().custom_metadata_map["chunk_size"] == "1600"
+    status, _, err = command("--streaming", "--chunk-duration", "0")
+    assert status == 2 and "Received: chunk_duration=0.0" in err
+
+
+def test_a_chunk_is_by_default_that_of_the_step(tmp_path):
+    # 40 ms a frame, which 0.1 s is no multiple of.
+    model = small(conv_strides=((2, 2), (2, 2)))
+    path = tmp_path / "model.onnx"
+    keras_ds2.export_model(model, path, streaming=True)
+    metadata = onnxruntime.InferenceSession(path).get_modelmeta()
+    size = keras_ds2.StreamingStep(model).chunk_size
+    assert metadata.custom_metadata_map["chunk_size"] == str(size) == "1280"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def add_parser(subparsers):
         "--chunk-duration",
         type=float,
         metavar="S",
-        help="seconds that a step takes (default: 0.1)",
+        help="seconds that a step takes (default: the frames that fit into "
+        "0.1)",
     )
     parser.add_argument(
         "--int8",
@@ -86,7 +87,7 @@ def run(args):
             output,
             args.format,
             args.streaming,
-            args.chunk_duration or 0.1,
+            args.chunk_duration,
             args.int8,
         )
     print(f"{output}: {_size(Path(output)) / 1e6:.1f} MB")

@@ -20,7 +20,7 @@ def export_model(
     path: str | os.PathLike[str],
     format: str = "onnx",
     streaming: bool = False,
-    chunk_duration: float = 0.1,
+    chunk_duration: float | None = None,
     int8: bool = False,
 ) -> None:
     """Writes a model for programs that have no Keras.
@@ -46,7 +46,8 @@ def export_model(
         format: String, `"onnx"` or `"savedmodel"`. Defaults to `"onnx"`.
         streaming: Boolean. Whether to write the step of a stream. Defaults to
             `False`.
-        chunk_duration: Float, seconds that a step takes. Defaults to `0.1`.
+        chunk_duration: Float, seconds that a step takes. Defaults to `None`,
+            that of `StreamingStep`: the output frames that fit into 0.1 s.
         int8: Boolean. Whether matrices of an ONNX file have 8 bits: a
             quarter of the size, and not quite the same logits, which may then
             depend on the neighbors in the batch. Only for LSTMs. Defaults to
