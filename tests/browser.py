@@ -10,7 +10,8 @@ import urllib.request
 
 import websockets.sync.client
 
-FLAGS = [
+CHROMIUM = [
+    "chromium",
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -19,6 +20,9 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+]
+# A page that may be spoken to.
+LISTENING = [
     "--remote-debugging-port=0",
     "--autoplay-policy=no-user-gesture-required",
     "--use-fake-ui-for-media-stream",
@@ -37,8 +41,8 @@ class Browser:
     def __init__(self, folder, sound):
         self._process = subprocess.Popen(
             [
-                "chromium",
-                *FLAGS,
+                *CHROMIUM,
+                *LISTENING,
                 f"--user-data-dir={folder}",
                 f"--use-file-for-fake-audio-capture={sound}%noloop",
                 "about:blank",

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import soundfile
+from browser import CHROMIUM
 
 import keras_ds2
 from keras_ds2.training.evaluate import Evaluation, TranscribedUtterance
@@ -365,18 +366,6 @@ def test_decoder_gives_times():
 
 # === In a browser ===
 
-CHROMIUM = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-]
-
 
 @pytest.mark.slow
 @pytest.mark.skipif(
@@ -390,8 +379,8 @@ def test_browser_shows_the_page(path, tmp_path, width, scheme):
     def browse(*options):
         done = subprocess.run(
             [
-                "chromium",
                 *CHROMIUM,
+                "--enable-logging=stderr",
                 f"--user-data-dir={tmp_path / 'profile'}",
                 f"--blink-settings=preferredColorScheme={scheme == 'light':d}",
                 f"--window-size={width},2000",

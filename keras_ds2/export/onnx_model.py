@@ -16,12 +16,8 @@ from keras_ds2.export.onnx_layers import (
 )
 from keras_ds2.export.onnx_recurrence import RECURRENT, recurrence
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
-from keras_ds2.layers.output_length import OutputLength
-from keras_ds2.layers.sequence_mask import SequenceMask
 from keras_ds2.layers.streaming import SlidingWindow
-
-# Beside the path from samples to logits: lengths are counted here anew.
-_BESIDE = (keras.layers.InputLayer, OutputLength, SequenceMask)
+from keras_ds2.streaming.step import layers_of_path
 
 
 def offline_graph(model):
@@ -67,7 +63,8 @@ def streaming_graph(step):
         step: `StreamingStep`.
 
     Returns:
-        `Graph`. The names of inputs and outputs are those of `streams.py`.
+        `Graph`. Each state, under its `flat_name`, is an input, and comes out
+        as `next_` and that name.
 
     Raises:
         ImportError: If onnx is not installed.
@@ -81,7 +78,9 @@ def streaming_graph(step):
     for name, (shape, dtype) in step.state_shapes.items():
         graph.input(flat_name(name), dtype, ("batch", *shape))
     start, count = "position", "length"
-    more = graph("Where", graph("Equal", start, count), num_samples, _int(0))
+    more = graph(
+        "Where", graph("Equal", start, count), num_samples, np.int32(0)
+    )
     length = count = graph("Add", count, more)
     states: dict[str, str] = {}
     num_frames = size
@@ -124,7 +123,7 @@ def streaming_graph(step):
 
 def _path(model):
     """The layers from samples to logits, each fed by the one before."""
-    layers = [layer for layer in model.layers if not isinstance(layer, _BESIDE)]
+    layers = layers_of_path(model)
     before = model.input["audio"]
     known = WINDOWS | FRAME_BY_FRAME
     for layer in layers:
@@ -142,34 +141,30 @@ def _input_rank(layer):
     return len(keras.tree.flatten(layer.input)[0].shape)
 
 
-def _int(number):
-    return np.int32(number)
-
-
 def _output_length(graph, layer, length):
     """`SlidingWindow.compute_length`, and `lengths.output_length`."""
     before, after, stride = layer.reach()
     window = before + after + 1
     padding = 0 if isinstance(layer, LogMelSpectrogram) else window - 1
-    length = graph("Add", length, _int(padding - window + stride))
+    length = graph("Add", length, np.int32(padding - window + stride))
     # Nothing below zero is divided: ONNX rounds it up.
-    return graph("Div", graph("Max", length, _int(0)), _int(stride))
+    return graph("Div", graph("Max", length, np.int32(0)), np.int32(stride))
 
 
 def _first_output(graph, layer, start):
     """`SlidingWindow.first_output`."""
     before, after, stride = layer.reach()
-    ahead = graph("Sub", _int(after), start)
+    ahead = graph("Sub", np.int32(after), start)
     first = graph("Neg", _floor_division(graph, ahead, stride))
     if before + after + 1 >= stride:
         return first
-    behind = graph("Add", start, _int(before))
+    behind = graph("Add", start, np.int32(before))
     return graph("Min", first, _floor_division(graph, behind, stride))
 
 
 def _floor_division(graph, number, divisor):
-    rest = graph("Mod", number, _int(divisor))
-    return graph("Div", graph("Sub", number, rest), _int(divisor))
+    rest = graph("Mod", number, np.int32(divisor))
+    return graph("Div", graph("Sub", number, rest), np.int32(divisor))
 
 
 def _is_real(graph, start, count, num_frames):
@@ -177,7 +172,7 @@ def _is_real(graph, start, count, num_frames):
     index = graph("Add", graph("Unsqueeze", start, axes(1)), index)
     return graph(
         "And",
-        graph("GreaterOrEqual", index, _int(0)),
+        graph("GreaterOrEqual", index, np.int32(0)),
         graph("Less", index, graph("Unsqueeze", count, axes(1))),
     )
 
@@ -187,10 +182,10 @@ def _stream_recurrence(graph, layer, x, start, count, num_frames, state):
 
     So the frames before the first go behind the last, and back afterwards.
     """
-    limits = _int(0), _int(num_frames)
+    limits = np.int32(0), np.int32(num_frames)
     ahead = graph("Clip", graph("Neg", start), *limits)
     real = graph("Clip", graph("Sub", count, start), *limits)
-    real = graph("Max", graph("Sub", real, ahead), _int(0))
+    real = graph("Max", graph("Sub", real, ahead), np.int32(0))
     ahead = graph("Unsqueeze", graph("Cast", ahead, to=7), axes(0))  # INT64
     index = np.arange(num_frames)[:, None]
     shifted = graph("Mod", graph("Add", index, ahead), axes(num_frames))
@@ -212,11 +207,11 @@ def _stream_recurrence(graph, layer, x, start, count, num_frames, state):
 
 def _counters(graph, step, length):
     """Whole chunks are forgotten, as in `StreamingStep`."""
-    size = _int(step.chunk_size)
+    size = np.int32(step.chunk_size)
     position = graph("Add", "position", size)
-    is_settled = graph("Greater", position, _int(step.settled_size))
-    old = graph("Where", is_settled, size, _int(0))
+    is_settled = graph("Greater", position, np.int32(step.settled_size))
+    old = graph("Where", is_settled, size, np.int32(0))
     return {
         "position": graph("Sub", position, old),
-        "length": graph("Max", graph("Sub", length, old), _int(0)),
+        "length": graph("Max", graph("Sub", length, old), np.int32(0)),
     }

@@ -85,9 +85,7 @@ class StreamingStep:
 
     def __init__(self, model, chunk_duration=None):
         self.model = model
-        self.layers = [
-            layer for layer in model.layers if not isinstance(layer, _BESIDE)
-        ]
+        self.layers = layers_of_path(model)
         for layer in self.layers:
             _check(layer)
         self.sampling_rate = model.get_layer("log_mel").sampling_rate
@@ -226,6 +224,11 @@ class StreamingStep:
                 size += after * stride
                 stride *= layer_stride
         return size
+
+
+def layers_of_path(model):
+    """The layers from samples to logits, in their order."""
+    return [layer for layer in model.layers if not isinstance(layer, _BESIDE)]
 
 
 def _has_state(layer):
