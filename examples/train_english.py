@@ -22,7 +22,6 @@ import keras
 import keras_ds2
 
 MODEL = dict(
-    spec_augment=True,
     max_time_width=40,
     conv_strides=((2, 2), (2, 2)),  # 40 ms
     rnn_type="gru",
@@ -38,10 +37,8 @@ GAIN = (-6.0, 6.0)
 MAX_DURATION = 17.0  # seconds
 BATCH_SIZE = 64
 FRAMES_PER_BATCH = 16_000  # of 10 ms, padding included
-LEARNING_RATE = 2e-3
 CLIPNORM = 400.0
 STEPS_PER_ROUND = 200
-WARMUP_ROUNDS = 4
 
 
 def parse_arguments(argv=None):
@@ -55,7 +52,14 @@ def parse_arguments(argv=None):
     add("--run", default="runs/english", help="for the results")
     add("--weights", help="to begin from, such as an earlier model.keras")
     add("--rounds", type=int, default=200, help=f"{STEPS_PER_ROUND} steps each")
+    add("--learning-rate", type=float, default=1e-3, help="Adam's, level")
+    add("--warmup-rounds", type=int, default=2, help="to that rate, at first")
     add("--decay-rounds", type=int, default=40, help="to a rate of 0, at last")
+    add(
+        "--no-spec-augment",
+        action="store_true",
+        help="for the first hours: easier, and learned faster",
+    )
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add("--cpu-devices", type=int, default=1, help="one per core is best")
@@ -65,10 +69,11 @@ def parse_arguments(argv=None):
         help="float32, mixed_float16 (a GPU) or mixed_bfloat16 (a recent CPU)",
     )
     args = parser.parse_args(argv)
-    if args.decay_rounds < 1 or args.rounds < WARMUP_ROUNDS + args.decay_rounds:
+    slopes = args.warmup_rounds, args.decay_rounds
+    if min(slopes) < 1 or args.rounds < sum(slopes):
         parser.error(
-            f"--rounds must be at least {WARMUP_ROUNDS} (warmup) more than "
-            "--decay-rounds, which must be at least 1"
+            "--warmup-rounds and --decay-rounds must be at least 1, and "
+            "--rounds as many as both together"
         )
     return args
 
@@ -77,9 +82,9 @@ def learning_rate(args):
     """Up, level, and down to nearly 0, by rounds."""
 
     def schedule(epoch, _):
-        up = (epoch + 1) / WARMUP_ROUNDS
+        up = (epoch + 1) / args.warmup_rounds
         down = (args.rounds - epoch) / args.decay_rounds
-        return LEARNING_RATE * min(up, 1.0, down)
+        return args.learning_rate * min(up, 1.0, down)
 
     return keras.callbacks.LearningRateScheduler(schedule)
 
@@ -92,7 +97,8 @@ def train(args):
     )
     keras.utils.set_random_seed(args.seed)
     with strategy.scope():
-        model = keras_ds2.DeepSpeech2(**MODEL)
+        spec_augment = not args.no_spec_augment
+        model = keras_ds2.DeepSpeech2(spec_augment=spec_augment, **MODEL)
         if args.weights:  # before there is an optimizer, which begins anew
             model.load_weights(args.weights)
         # Each replica clips its share.
