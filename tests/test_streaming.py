@@ -1,6 +1,7 @@
 """Oracles: the model on the whole utterance, and `transcribe`."""
 
 import itertools
+import math
 import pathlib
 import resource
 
@@ -599,6 +600,12 @@ def test_a_layer_that_is_not_known_to_stream(step):
         keras_ds2.StreamingStep(Other())
 
 
+def test_a_layer_without_a_loop_of_its_own_is_refused_at_once():
+    model = keras_ds2.DeepSpeech2(**SMALL, dtype="float64")
+    with pytest.raises(ValueError, match="'rnn_1' cannot stream: .* float64"):
+        keras_ds2.StreamingStep(model)
+
+
 @pytest.mark.parametrize(
     "time_strides, chunk_size",
     [((2, 1), 1600), ((2, 2), 1280), ((5, 3), 2400)],  # 20, 40, 150 ms
@@ -610,7 +617,9 @@ def test_a_chunk_is_a_tenth_of_a_second_at_most(time_strides, chunk_size):
     assert keras_ds2.StreamingStep(model).chunk_size == chunk_size
 
 
-@pytest.mark.parametrize("chunk_duration", [0.0, -0.02, 0.01, 0.05, 0.101])
+@pytest.mark.parametrize(
+    "chunk_duration", [0.0, -0.02, 0.01, 0.05, 0.101, math.nan, math.inf]
+)
 def test_chunks_are_of_whole_frames(step, chunk_duration):
     with pytest.raises(ValueError, match="multiple of an output frame, 0.02 s"):
         keras_ds2.StreamingStep(step.model, chunk_duration)

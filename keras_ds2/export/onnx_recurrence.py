@@ -9,6 +9,7 @@ from keras_ds2.layers.clipped_relu import MAX_VALUE, clipped_relu
 from keras_ds2.layers.gru import GRU
 from keras_ds2.layers.lstm import LSTM
 from keras_ds2.layers.recurrence import Recurrence
+from keras_ds2.layers.streaming import LEFT_TO_KERAS
 
 RECURRENT = (Recurrence, keras.layers.Bidirectional)
 
@@ -73,12 +74,7 @@ def _check(layer, first):
     if first.go_backwards or not first.return_sequences:
         refuse(layer, "it must run forward and return all its outputs")
     if not first._has_loop():
-        refuse(
-            layer,
-            "it is left to Keras's loop, because of dropout inside, another "
-            "activation, `use_bias=False`, `unroll`, `reset_after=False` or "
-            "float64",
-        )
+        refuse(layer, LEFT_TO_KERAS)
 
 
 def _operator(layer):

@@ -112,7 +112,7 @@ class BidirectionalSimpleRNN(SimpleRNN):
         )
         return outputs[-1], tf.transpose(outputs, [1, 0, 2]), [last]
 
-    def stream(self, inputs, is_real, state):
+    def initial_state(self, features, start, batch_size):
         raise ValueError(
             f"Layer '{self.name}' cannot stream: its backward direction "
             "begins at the end of the utterance."

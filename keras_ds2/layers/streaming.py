@@ -23,6 +23,12 @@ from typing import Any
 import tensorflow as tf
 from keras import ops
 
+# Why a `Recurrence` without its loop can neither stream nor be exported.
+LEFT_TO_KERAS = (
+    "it is left to Keras's loop, because of dropout inside, another "
+    "activation, `use_bias=False`, `unroll`, `reset_after=False` or float64"
+)
+
 
 class SlidingWindow:
     """Streams a layer whose outputs each see a window of its inputs.
@@ -90,15 +96,13 @@ class StreamedRecurrence:
         return start
 
     def initial_state(self, features, start, batch_size):
+        if not self._has_loop():
+            raise ValueError(
+                f"Layer '{self.name}' cannot stream: {LEFT_TO_KERAS}."
+            )
         return [ops.zeros((batch_size, self.units)) for _ in self._state_is_sum]
 
     def stream(self, inputs, is_real, state):
-        if not self._has_loop():
-            raise ValueError(
-                f"Layer '{self.name}' cannot stream: it is left to Keras's "
-                "loop, because of dropout inside, another activation, "
-                "`use_bias=False`, `unroll`, `reset_after=False` or float64."
-            )
         projected, states, mask = self._prepare(inputs, state, is_real, False)
         kernel, bias = (
             tf.cast(weight, projected.dtype)

@@ -95,7 +95,8 @@ class StreamingStep:
                 max(self.sampling_rate // 10 // frame_size, 1)
                 * model.frame_duration
             )
-        self.chunk_size = round(chunk_duration * self.sampling_rate)
+        size = chunk_duration * self.sampling_rate
+        self.chunk_size = round(size) if math.isfinite(size) else 0
         if self.chunk_size < 1 or self.chunk_size % frame_size:
             raise ValueError(
                 "`chunk_duration` must be a multiple of an output frame, "
