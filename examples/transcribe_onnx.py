@@ -37,7 +37,8 @@ def transcribe(session, metadata, samples):
             "audio_length": np.array([len(samples)], "int32"),
         },
     )
-    return greedy(logits[0, : logit_length[0]], metadata)[0]
+    text, _ = greedy(logits[0, : logit_length[0]], metadata)
+    return " ".join(text.split())
 
 
 def stream(session, metadata, samples):
@@ -66,7 +67,7 @@ def stream(session, metadata, samples):
         known = values["is_real"][0]
         more, last = greedy(values["logits"][0, known], metadata, last)
         text += more
-        yield text
+        yield " ".join(text.split())
 
 
 def main(argv=None):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 import venv
 
 import keras
@@ -359,6 +360,14 @@ def test_example(files, capsys, tmp_path):
     assert texts[len(texts) // 2] in TINY_TEXT and texts[len(texts) // 2]
     with pytest.raises(SystemExit, match="--streaming"):
         main([str(files / "offline.onnx"), path, "--stream"])
+
+
+def test_text_of_the_example_has_spaces_as_that_of_transcribe(tiny):
+    logits = np.eye(31, dtype="float32")[[[1, 0, 1, 3, 1, 0, 1, 3, 3, 1]]]
+    session = types.SimpleNamespace(run=lambda *_: (logits, np.array([10])))
+    metadata = {"blank_index": "0", "alphabet": tiny.alphabet}
+    text = load_example().transcribe(session, metadata, np.zeros(1600))
+    assert [text] == tiny.decode(logits, [10]) == ["a a"]
 
 
 @pytest.mark.slow
