@@ -458,6 +458,7 @@ def one_layer_twice_at_the_end():
             {"streaming": True, "chunk_duration": 0.03, "format": "savedmodel"},
             "Layer 'rnn_1' also runs from the end",
         ),
+        (lambda: "an4", {}, "`model` must be a SpeechRecognizer. Received: 'a"),
         (lambda: small(rnn_type="gru"), {"int8": True}, "'rnn_1', a GRU"),
         (other_activation, {}, "'dense', a Dense, .* its activation"),
         (branch, {}, "'add.*', a Add, .* no rule"),
@@ -469,6 +470,75 @@ def test_what_cannot_be_exported_is_named(make, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         keras_ds2.export_model(make(), tmp_path / "out", **options)
     assert not os.listdir(tmp_path)
+
+
+# === Where it is written ===
+
+
+def write_half(model, path, *_):
+    """As the disk becomes full, or somebody presses Ctrl-C."""
+    os.makedirs(path)
+    (pathlib.Path(path) / "saved_model.pb").touch()
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def saved_model(monkeypatch, tmp_path):
+    """Where a SavedModel lies, and how another is written in no time."""
+
+    def write(model, path, step):
+        os.makedirs(os.path.join(path, "assets"))
+        (pathlib.Path(path) / "saved_model.pb").write_text("new")
+
+    monkeypatch.setattr(EXPORT_SAVED_MODEL, write)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "saved_model.pb").write_text("old")
+    (tmp_path / "out" / "fingerprint.pb").touch()
+    return tmp_path / "out"
+
+
+EXPORT_SAVED_MODEL = "keras_ds2.export.export_model.export_saved_model"
+
+
+def test_an_interrupted_export_leaves_what_was_there(
+    saved_model, tiny, monkeypatch
+):
+    monkeypatch.setattr(EXPORT_SAVED_MODEL, write_half)
+    with pytest.raises(KeyboardInterrupt):
+        keras_ds2.export_model(tiny, saved_model, "savedmodel")
+    assert (saved_model / "saved_model.pb").read_text() == "old"
+    assert os.listdir(saved_model.parent) == ["out"]
+    path = saved_model.parent / "model.onnx"
+    path.touch()
+    monkeypatch.setattr("onnx.save", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        keras_ds2.export_model(tiny, path)
+    assert sorted(os.listdir(path.parent)) == ["model.onnx", "out"]
+    assert not path.read_bytes()
+
+
+def test_a_saved_model_replaces_another_whole(saved_model, tiny):
+    keras_ds2.export_model(tiny, saved_model, "savedmodel")
+    assert sorted(os.listdir(saved_model)) == ["assets", "saved_model.pb"]
+    assert (saved_model / "saved_model.pb").read_text() == "new"
+    assert os.listdir(saved_model.parent) == ["out"]
+
+
+def test_other_files_are_not_written_over(saved_model, tiny):
+    notes = saved_model / "notes.txt"
+    notes.write_text("precious")
+    for path, format, message in (
+        (saved_model, "savedmodel", "the folder holds 'notes.txt'. Pass"),
+        (notes, "savedmodel", "it is a file. Pass a folder"),
+        (saved_model, "onnx", "it is a folder. Pass a file"),
+        (saved_model / "absent" / "x", "onnx", "there is no folder '.*absent'"),
+        (saved_model / "absent" / "x", "savedmodel", "there is no folder"),
+    ):
+        with pytest.raises(ValueError, match=f"cannot be written: {message}"):
+            keras_ds2.export_model(tiny, path, format)
+    assert notes.read_text() == "precious"
+    assert (saved_model / "saved_model.pb").read_text() == "old"
+    assert len(os.listdir(saved_model)) == 3
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):
@@ -529,7 +599,7 @@ def test_a_chunk_is_by_default_that_of_the_step(tmp_path):
     [
         (["--chunk-duration", "0.2"], "--chunk-duration is for --streaming."),
         (["--output", "."], "it is a folder. Pass a file."),
-        (["--output", "absent/x.onnx"], "there is no folder 'absent'"),
+        (["--output", "absent/x.onnx"], "/absent'. Make it first."),
         (
             ["--format", "savedmodel", "--output", "file"],
             "it is a file. Pass a folder.",

@@ -1,6 +1,5 @@
 """`keras-ds2 export`: a model in, a file for other programs out."""
 
-import os
 from pathlib import Path
 
 from keras_ds2.cli import shared
@@ -70,12 +69,6 @@ def run(args):
         raise ValueError("--chunk-duration is for --streaming. Pass both.")
     suffix = ".onnx" if args.format == "onnx" else "-savedmodel"
     output = args.output or Path(args.model).stem + suffix
-    if args.format == "onnx":
-        shared.check_outputs(output)
-    elif os.path.isfile(output):
-        raise ValueError(
-            f"'{output}' cannot be written: it is a file. Pass a folder."
-        )
     with shared.quiet_imports():
         from keras_ds2.export.export_model import export_model
 

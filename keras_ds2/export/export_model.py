@@ -14,6 +14,14 @@ from keras_ds2.streaming.step import StreamingStep
 
 FORMATS = ("onnx", "savedmodel")
 
+_PARTS_OF_SAVED_MODEL = {
+    "assets",
+    "assets.extra",
+    "fingerprint.pb",
+    "saved_model.pb",
+    "variables",
+}
+
 
 def export_model(
     model: SpeechRecognizer,
@@ -42,7 +50,8 @@ def export_model(
         model: `DeepSpeech2`, `DeepSpeech`, or another `SpeechRecognizer` of
             the layers of these, one after the other.
         path: File (`.onnx`) or folder (SavedModel) to write. What is there is
-            replaced.
+            replaced once the new one is whole; not a folder that holds
+            anything but a SavedModel.
         format: String, `"onnx"` or `"savedmodel"`. Defaults to `"onnx"`.
         streaming: Boolean. Whether to write the step of a stream. Defaults to
             `False`.
@@ -69,6 +78,10 @@ def export_model(
     ...     print(os.listdir(folder))
     ['model.onnx']
     """
+    if not isinstance(model, SpeechRecognizer):
+        raise ValueError(
+            f"`model` must be a SpeechRecognizer. Received: {model!r}."
+        )
     if format not in FORMATS:
         raise ValueError(
             f"`format` must be one of {list(FORMATS)}. Received: "
@@ -76,29 +89,49 @@ def export_model(
         )
     if int8 and format != "onnx":
         raise ValueError("`int8=True` is for ONNX. Pass format='onnx'.")
+    path = Path(os.path.abspath(path))
+    _check_place(path, format)
     step = StreamingStep(model, chunk_duration) if streaming else None
-    if format == "savedmodel":
-        export_saved_model(model, os.fspath(path), step)
-        return
+    # On the same disk, so that one move makes it appear.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        new = os.path.join(folder, "new")
+        if format == "onnx":
+            _write_onnx(model, new, step, int8)
+        else:
+            export_saved_model(model, new, step)
+        if path.is_dir():
+            os.rename(path, os.path.join(folder, "old"))
+        os.replace(new, path)
+
+
+def _check_place(path, format):
+    """Refuses what cannot be written, or would cost other files."""
+    problem = None
+    if not path.parent.is_dir():
+        problem = f"there is no folder '{path.parent}'. Make it first"
+    elif format == "onnx":
+        if path.is_dir():
+            problem = "it is a folder. Pass a file"
+    elif path.is_dir():
+        if others := set(os.listdir(path)) - _PARTS_OF_SAVED_MODEL:
+            problem = f"the folder holds '{min(others)}'. Pass another"
+    elif path.exists():
+        problem = "it is a file. Pass a folder"
+    if problem:
+        raise ValueError(f"'{path}' cannot be written: {problem}.")
+
+
+def _write_onnx(model, path, step, int8):
+    onnx, quantization = import_onnx()
     if int8:
         for layer in model.layers:
             if isinstance(layer, RECURRENT):
                 check_8_bit(layer)
-    onnx, _ = import_onnx()
     graph = offline_graph(model) if step is None else streaming_graph(step)
     proto = graph.to_model(model.name, metadata_of(model, step))
-    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-        temporary = os.path.join(folder, "model.onnx")
-        if int8:
-            _write_int8(proto, temporary)
-        else:
-            onnx.save(proto, temporary)
-        os.replace(temporary, path)
-
-
-def _write_int8(proto, path):
-    """Rounds the matrices of dense and recurrent layers to 8 bits."""
-    _, quantization = import_onnx()
+    if not int8:
+        onnx.save(proto, path)
+        return
     quantization.quantize_dynamic(
         proto,
         path,
