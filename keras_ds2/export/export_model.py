@@ -132,6 +132,11 @@ def _write_onnx(model, path, step, int8):
     if not int8:
         onnx.save(proto, path)
         return
+    # Without this mark a warning asks, through the root logger, for what
+    # `Graph` has no need of.
+    proto.metadata_props.add(
+        key="onnx.quant.pre_process", value="onnxruntime.quant"
+    )
     quantization.quantize_dynamic(
         proto,
         path,
