@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+import tensorflow as tf
 from models import padded, scramble
 from test_streaming import (
     DATA,
@@ -64,8 +65,12 @@ class OnnxStep:
 
     def __init__(self, path, model):
         self.model = model
-        self._session = onnxruntime.InferenceSession(path)
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        session = onnxruntime.InferenceSession(path)
+        metadata = session.get_modelmeta().custom_metadata_map
+        names = [output.name for output in session.get_outputs()]
+        self._run = lambda **inputs: dict(
+            zip(names, session.run(names, inputs), strict=True)
+        )
         self.chunk_size = int(metadata["chunk_size"])
         self._state = json.loads(metadata["state"])
 
@@ -77,11 +82,7 @@ class OnnxStep:
 
     def __call__(self, state, samples, num_samples):
         num_samples = np.array(num_samples, "int32")
-        names = [output.name for output in self._session.get_outputs()]
-        outputs = self._session.run(
-            names, {**state, "samples": samples, "num_samples": num_samples}
-        )
-        outputs = dict(zip(names, outputs, strict=True))
+        outputs = self._run(samples=samples, num_samples=num_samples, **state)
         state = {name: outputs[f"next_{name}"] for name in state}
         logits, is_real = outputs["logits"], outputs["is_real"]
         return keras.ops.convert_to_tensor(logits), _Array(is_real), state
@@ -339,6 +340,23 @@ def test_saved_model_needs_no_keras(files, tiny, clip):
         logits = expected["logits"][i, :count].numpy()
         assert_close(outputs["logits"][i, :count], logits)
     assert_close(outputs["streamed"], logits)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_litert_takes_the_step_of_a_stream_alone(files, tiny, clip, dev_clips):
+    def convert(name):
+        path = str(files / name)
+        return tf.lite.TFLiteConverter.from_saved_model(path).convert()
+
+    with pytest.raises(Exception, match="TensorListReserve"):
+        convert("offline")
+    interpreter = tf.lite.Interpreter(model_content=convert("stream"))
+    step = OnnxStep(files / "stream.onnx", tiny)  # for the metadata
+    step._run = interpreter.get_signature_runner()
+    clips = [clip, dev_clips[0][:30000]]
+    for logits, clip in zip(stream_logits(step, clips), clips, strict=True):
+        assert_close(logits, tiny(padded([clip]))["logits"][0].numpy())
 
 
 def load_example():
