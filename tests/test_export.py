@@ -549,6 +549,7 @@ def test_other_files_are_not_written_over(saved_model, tiny):
         (saved_model, "savedmodel", "the folder holds 'notes.txt'. Pass"),
         (notes, "savedmodel", "it is a file. Pass a folder"),
         (saved_model, "onnx", "it is a folder. Pass a file"),
+        (notes, "onnx", "it is there, and not named .onnx. Pass another"),
         (saved_model / "absent" / "x", "onnx", "there is no folder '.*absent'"),
         (saved_model / "absent" / "x", "savedmodel", "there is no folder"),
     ):

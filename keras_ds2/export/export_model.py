@@ -50,8 +50,8 @@ def export_model(
         model: `DeepSpeech2`, `DeepSpeech`, or another `SpeechRecognizer` of
             the layers of these, one after the other.
         path: File (`.onnx`) or folder (SavedModel) to write. What is there is
-            replaced once the new one is whole; not a folder that holds
-            anything but a SavedModel.
+            replaced once the new one is whole, but not a file of another
+            ending, nor a folder that holds anything but a SavedModel.
         format: String, `"onnx"` or `"savedmodel"`. Defaults to `"onnx"`.
         streaming: Boolean. Whether to write the step of a stream. Defaults to
             `False`.
@@ -112,6 +112,8 @@ def _check_place(path, format):
     elif format == "onnx":
         if path.is_dir():
             problem = "it is a folder. Pass a file"
+        elif path.exists() and path.suffix != ".onnx":  # perhaps the model
+            problem = "it is there, and not named .onnx. Pass another"
     elif path.is_dir():
         if others := set(os.listdir(path)) - _PARTS_OF_SAVED_MODEL:
             problem = f"the folder holds '{min(others)}'. Pass another"
