@@ -14,9 +14,11 @@ _UNKNOWN_NUM_SAMPLES = 2**63 - 1
 
 # A header that lies must not decide how much memory is asked for. No codec
 # packs more samples into a byte (a FLAC frame of 65,535 zeros takes 11), and
-# no recording of speech has another rate.
+# no recording of speech has another rate or more channels.
 _MAX_SAMPLES_PER_BYTE = 6000
 _SAMPLING_RATES = (1000, 768_000)
+_MOST_CHANNELS = 32
+_MOST_SAMPLES = 2**24  # of all channels, decoded at a time: 64 MB
 
 # Full scale is 1. Integers stored as floats pass, noise read as floats does
 # not: its squares would be infinite in float32.
@@ -83,6 +85,8 @@ def audio_duration(path: str | os.PathLike[str]) -> float:
         )
     if not _SAMPLING_RATES[0] <= file_rate <= _SAMPLING_RATES[1]:
         raise _unreadable(path, f"its header states a rate of {file_rate} Hz")
+    if header.channels > _MOST_CHANNELS:
+        raise _unreadable(path, f"its header states {header.channels} channels")
     if num_samples <= 0:
         raise _empty(path)
     return num_samples / file_rate
@@ -151,7 +155,8 @@ def load_audio(
             f"lasts {duration:.3f} s, more than max_duration={max_duration} s."
             " Split it or raise `max_duration`.",
         )
-    [(file_rate, samples, _)] = _decode(path, duration)
+    (file_rate, *_), blocks, _ = zip(*_decode(path, duration), strict=True)
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     if file_rate != sampling_rate:
         samples = soxr.resample(samples, file_rate, sampling_rate)
     if not len(samples):  # One or two samples at a higher rate.
@@ -194,8 +199,7 @@ def read_blocks(
     ...     [len(block) for block in read_blocks(path, block_duration=0.25)]
     [4000, 1000]
     """
-    stream = None
-    is_empty = True
+    stream, is_empty = None, True
     for file_rate, samples, is_last in _decode(
         path, audio_duration(path), block_duration
     ):
@@ -213,22 +217,20 @@ def read_blocks(
 def _decode(
     path: str | os.PathLike[str],
     duration: float,
-    block_duration: float | None = None,
+    block_duration: float = np.inf,
 ) -> Iterator[tuple[int, np.ndarray, bool]]:
     """Yields rate and mono samples of each block, and whether it is last."""
-    found = 0
-    is_last = False
+    found, is_last = 0, False
     try:
         with soundfile.SoundFile(os.fsencode(path)) as file:
             rate = file.samplerate
-            size = -1
-            if block_duration is not None:
-                size = max(round(block_duration * rate), 1)
+            size = _MOST_SAMPLES // file.channels
+            size = max(round(min(block_duration * rate, size)), 1)
             while not is_last:
                 samples = file.read(size, dtype="float32", always_2d=True)
                 samples = samples.mean(axis=1)  # (num_samples,)
                 found += len(samples)
-                is_last = len(samples) < size or size < 0
+                is_last = len(samples) < size
                 # MP3 headers estimate; by more nothing honest is off.
                 if is_last and found / rate < 0.95 * duration - 0.05:
                     raise _unreadable(
@@ -243,16 +245,14 @@ def _decode(
 
 
 def _check_samples(path: str | os.PathLike[str], samples: np.ndarray) -> None:
-    num_bad = np.count_nonzero(~np.isfinite(samples))
-    if num_bad:
+    if num_bad := np.count_nonzero(~np.isfinite(samples)):
         raise AudioError(
             path,
             "non_finite",
             f"holds {num_bad} NaN or infinite samples out of {len(samples)}."
             " Repair it or leave it out.",
         )
-    peak = np.abs(samples).max(initial=0.0)
-    if peak > MAX_AMPLITUDE:
+    if (peak := np.abs(samples).max(initial=0.0)) > MAX_AMPLITUDE:
         raise AudioError(
             path,
             "out_of_range",

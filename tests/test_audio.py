@@ -195,6 +195,32 @@ def test_rates_that_no_recording_has(tmp_path, function, rate):
     assert f"states a rate of {rate} Hz" in str(error)
 
 
+def test_many_channels_take_little_memory(tmp_path, monkeypatch):
+    path = tmp_path / "three.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(size=(999, 3)), 8000)
+    expected = load_audio(path, 8000)
+    reads = []
+    read = soundfile.SoundFile.read
+
+    def note(file, *arguments, **options):
+        reads.append(read(file, *arguments, **options))
+        return reads[-1]
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", note)
+    monkeypatch.setattr("keras_ds2.audio._MOST_SAMPLES", 300)
+    np.testing.assert_array_equal(load_audio(path, 8000), expected)
+    [*_] = read_blocks(path, 8000)
+    assert max(block.size for block in reads) == 300
+
+
+@pytest.mark.parametrize("function", [audio_duration, load_audio])
+def test_channels_that_no_recording_has(tmp_path, function):
+    path = tmp_path / "many.wav"
+    soundfile.write(path, np.zeros((99, 33)), 8000)
+    with pytest.raises(AudioError, match="33 channels"):
+        function(path)
+
+
 def test_names_that_are_not_utf8(tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
     soundfile.write(os.fsencode(path), tone(16000), 16000)
