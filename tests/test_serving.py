@@ -10,6 +10,10 @@ import io
 import json
 import pathlib
 import re
+import shutil
+import socket
+import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -93,6 +97,17 @@ def wav(samples, rate=16000, **options):
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="WAV", **options)
     return file.getvalue()
+def ask(service, request):
+    """The answer to a raw request, until the service closes or says it all."""
+    host, port = service.address.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as raw:
+        raw.sendall(request)
+        answer = b""
+        while b"}" not in answer and (content := raw.recv(65536)):
+            answer += content
+        return answer
+
+
 
 
 # === Files ===
@@ -156,6 +171,98 @@ def test_more_files_than_allowed_are_sent_away(model, clip, monkeypatch):
     may_go_on = threading.Event()
     function = "keras_ds2.serving.files.transcribe_file"
     waits = lambda *_: may_go_on.wait(60) and []  # noqa: E731
+def test_what_is_too_large_is_not_read(service):
+    kinds = {
+        "/transcribe": "multipart/form-data; boundary=b",
+        "/subtitles?format=srt": "application/json",
+    }
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"'
+    content = part + b"\r\n\r\n" + bytes(400_000)
+    for path, kind in kinds.items():
+        for body in (content, iter([content])):
+            answer = service.http.post(
+                path, content=body, headers={"Content-Type": kind}
+            )
+            assert answer.status_code == 413
+            assert "350000 bytes" in answer.json()["detail"]
+    # Nor is a client told to go on that asks before it sends.
+    answer = ask(
+        service,
+        b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n"
+        b"Expect: 100-continue\r\nContent-Length: 400000\r\n\r\n",
+    )
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_what_nobody_knows_is_not_passed_over(service, clip):
+    file = {"file": ("talk.wav", wav(clip))}
+    for path in (
+        "/transcribe?fromat=srt",
+        "/transcribe?format=srt&language=en",
+    ):
+        answer = service.http.post(path, files=file)
+        assert answer.status_code == 422
+        assert re.search("fromat|language", answer.json()["detail"])
+    answer = service.http.post(
+        "/transcribe", files=file, data={"format": "srt"}
+    )
+    assert answer.status_code == 422
+    assert "'format'" in answer.json()["detail"]
+    answer = service.http.post("/subtitles?format=srt&x=1", json={"words": []})
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "charset, code, name",
+    [
+        ("undefined", 400, None),
+        ("raw_unicode_escape", 200, "a?b\xff.wav"),
+        ("utf-8", 200, "a\\ud800b\xff.wav"),
+    ],
+)
+def test_names_of_files_in_any_encoding(service, clip, charset, code, name):
+    body = b'--b\r\nContent-Disposition: form-data; name="file"; '
+    body += b'filename="a\\ud800b\xff.wav"\r\n\r\n' + wav(clip)
+    kind = f"multipart/form-data; boundary=b; charset={charset}"
+    answer = service.http.post(
+        "/transcribe",
+        content=body + b"\r\n--b--\r\n",
+        headers={"Content-Type": kind},
+    )
+    assert answer.status_code == code
+    assert answer.json().get("file") == name
+
+
+def test_what_comes_too_slowly_is_given_up(model):
+    with serve(model, upload_timeout=0.2) as service:
+        for path, kind in (
+            ("/transcribe", "multipart/form-data; boundary=b"),
+            ("/subtitles?format=srt", "application/json"),
+        ):
+            answer = ask(
+                service,
+                f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                f"{kind}\r\nContent-Length: 300\r\n\r\n--b".encode(),
+            )
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b'"The request did not come within 0.2 s."' in answer
+        assert service.metric("keras_ds2_files_open") == 0
+
+
+def test_failures_are_answered_and_counted(service, clip, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("keras_ds2.serving.files.transcribe_file", fail)
+    answer = post(service, wav(clip))
+    assert answer.status_code == 500
+    assert answer.json() == {"detail": "The service failed."}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    name = 'keras_ds2_requests_total{path="/transcribe",status="500"}'
+    assert service.metric(name) == 1
+
+
     monkeypatch.setattr(function, waits)
     with serve(model, max_files=1, max_requests=3) as service:
         answers = []
@@ -181,6 +288,8 @@ def test_more_files_than_allowed_are_sent_away(model, clip, monkeypatch):
             assert read(socket)[0]["code"] == socket.close_code == 1008
 
 
+        answer = service.http.post("/subtitles?format=srt", json={"words": []})
+        assert answer.status_code == 429
 def test_subtitles_of_words(service):
     words = [{"word": "a<b", "start": 0.5, "end": 0.75}] * 2
     words[1] = {"word": "ten", "start": 2.5, "end": 3}
@@ -420,14 +529,15 @@ def test_pages_of_other_sites_are_refused(service, clip):
     for host in (service.address, f"localhost:{port}", f"[::1]:{port}"):
         assert status(f"http://{host}", host) == 200
         assert status(f"https://{host}", host) == 200  # a proxy before it
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "["):
+    others = ("http://evil.example", "null", "http://127.0.0.1:1")
+    for origin in (*others, "[", "http://[", "http://[::1"):
         assert status(origin) == 403
         with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
             service.connect(origin=origin)
         assert refused.value.response.status_code == 403
     # A name that leads here may be anybody's (DNS rebinding).
-    evil = f"evil.example:{port}"
-    assert status(f"http://{evil}", evil) == 403
+    for evil in (f"evil.example:{port}", "[::1", "["):
+        assert status(f"http://{evil}", evil) == 403
     with service.connect(origin=f"http://{service.address}") as socket:
         assert json.loads(socket.recv())["type"] == "ready"
 
@@ -570,3 +680,21 @@ def test_every_limit_is_a_flag(capsys):
     for wrong in ("0", "-1", "nan", "x"):
         with pytest.raises(SystemExit):
             main(["serve", "--max-backlog", wrong])
+        # Before a page sends JSON, its browser asks whether it may.
+        asks = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type",
+        }
+        answer = service.http.options("/subtitles", headers=asks)
+        assert answer.status_code == 200
+        assert "POST" in answer.headers["access-control-allow-methods"]
+def test_head_is_get_without_a_body(service):
+    for path in ("/", "/health", "/nothing"):
+        head, get = service.http.head(path), service.http.get(path)
+        assert head.status_code == get.status_code
+        length = "content-length"
+        assert head.headers[length] == get.headers[length]
+        assert not head.content
+
+

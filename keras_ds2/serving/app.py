@@ -8,7 +8,15 @@ from enum import StrEnum
 from typing import Annotated
 
 import pydantic
-from fastapi import FastAPI, HTTPException, Request, Response, WebSocket
+from fastapi import (
+    Depends,
+    FastAPI,
+    HTTPException,
+    Query,
+    Request,
+    Response,
+    WebSocket,
+)
 from fastapi.exceptions import RequestValidationError
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
@@ -31,14 +39,10 @@ _PAGE = {
     "/picture.js": ("picture.js", "text/javascript"),
     "/capture.js": ("capture.js", "text/javascript"),
 }
-_PATHS = {
-    *_PAGE,
-    "/transcribe",
-    "/subtitles",
-    "/model",
-    "/health",
-    "/metrics",
-}
+_FACTS = ("/model", "/health", "/metrics")
+
+# Bytes: ten hours of words. They are read at once.
+_MOST_WORDS = 5_000_000
 
 
 class _Format(StrEnum):
@@ -61,6 +65,16 @@ _MEDIA_TYPES = {
 class _SubtitleFormat(StrEnum):
     SRT = "srt"
     VTT = "vtt"
+
+
+class _Query(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    format: _Format = _Format.JSON
+
+
+class _SubtitleQuery(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+    format: _SubtitleFormat
 
 
 _Seconds = Annotated[float, pydantic.Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -113,7 +127,6 @@ def create_app(model, name, decoder=None, limits=None, allowed_origins=()):
     app = FastAPI(
         title="keras_ds2",
         lifespan=lifespan,
-        max_body_size=limits.max_upload,
         # Their pages come from other sites.
         docs_url=None,
         redoc_url=None,
@@ -122,9 +135,22 @@ def create_app(model, name, decoder=None, limits=None, allowed_origins=()):
     app.state.batcher = batcher
     app.add_exception_handler(RequestValidationError, _explain)
     if allowed_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=allowed_origins)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=allowed_origins,
+            allow_methods=["GET", "POST"],
+            expose_headers=["Retry-After"],
+        )
     app.add_middleware(
-        Guard, allowed_origins=allowed_origins, metrics=metrics, paths=_PATHS
+        Guard,
+        allowed_origins=allowed_origins,
+        upload_timeout=limits.upload_timeout,
+        metrics=metrics,
+        sizes={
+            **dict.fromkeys((*_PAGE, *_FACTS), 0),
+            "/transcribe": limits.max_upload,
+            "/subtitles": min(limits.max_upload, _MOST_WORDS),
+        },
     )
     description = {
         "name": name,
@@ -152,8 +178,7 @@ async def _explain(request, error):
 
 
 def _add_transcription(app, files, limiter):
-    @app.post("/transcribe")
-    async def transcribe(request: Request, format: _Format = _Format.JSON):
+    async def count(request: Request):
         wait = limiter.wait(_address(request))
         if wait:
             raise HTTPException(
@@ -163,18 +188,25 @@ def _add_transcription(app, files, limiter):
             )
         transcript = await files.transcribe(request)
         return Response(
-            transcript.format(format), media_type=_MEDIA_TYPES[format]
+
+    @app.post("/transcribe", dependencies=[Depends(count)])
+    async def transcribe(request: Request, query: Annotated[_Query, Query()]):
+            transcript.format(query.format),
+            media_type=_MEDIA_TYPES[query.format],
         )
 
-    # Ten hours of words; it is read at once.
-    @app.post("/subtitles", max_body_size=5_000_000)
-    def write_subtitles(words: _Words, format: _SubtitleFormat):
+    @app.post("/subtitles", dependencies=[Depends(count)])
+    def write_subtitles(
+        words: _Words, query: Annotated[_SubtitleQuery, Query()]
+    ):
         timed = [
             TimedText(word.word, word.start, word.end, 1.0)
             for word in words.words
         ]
-        write = getattr(subtitles, f"format_{format}")
-        return Response(write(timed), media_type=_MEDIA_TYPES[_Format(format)])
+        write = getattr(subtitles, f"format_{query.format}")
+        return Response(
+            write(timed), media_type=_MEDIA_TYPES[_Format(query.format)]
+        )
 
 
 def _add_streams(app, batcher, description, limiter, limits, metrics):

@@ -53,7 +53,7 @@ class FileTranscriber:
                 part `file`.
 
         Raises:
-            HTTPException: 408, 413, 415, 422 or 503, with the reason.
+            HTTPException: 400, 413, 415, 422 or 503, with the reason.
         """
         with self._admit():
             kind = request.headers.get("content-type", "")
@@ -62,7 +62,12 @@ class FileTranscriber:
                     415, "Send multipart/form-data with a part `file`."
                 )
             async with contextlib.AsyncExitStack() as stack:
-                form = await self._receive(request, stack)
+                form = await _receive(request, stack)
+                unknown = sorted(form.keys() - {"file"})
+                if unknown:
+                    raise HTTPException(
+                        422, f"Send only a part `file`, no {unknown[0]!a}."
+                    )
                 upload = form.get("file")
                 if upload is None or isinstance(upload, str):
                     raise HTTPException(
@@ -86,20 +91,6 @@ class FileTranscriber:
         finally:
             self._num_open -= 1
             self._metrics.files_open.set(self._num_open)
-
-    async def _receive(self, request, stack):
-        timeout = self._limits.upload_timeout
-        try:
-            async with asyncio.timeout(timeout):
-                return await stack.enter_async_context(
-                    request.form(max_files=1, max_fields=8)
-                )
-        except TimeoutError:
-            raise HTTPException(
-                408, f"The file did not come within {timeout:g} s."
-            ) from None
-        except ClientDisconnect:
-            raise HTTPException(400, "The file did not come.") from None
 
     async def _transcribe(self, request, upload):
         is_unwanted = threading.Event()
@@ -134,7 +125,9 @@ class FileTranscriber:
             except AudioError as error:
                 raise _answer(error) from error
         self._metrics.audio_seconds.labels("file").inc(duration)
-        return Transcript(upload.filename or "", duration, self._name, segments)
+        # A client may have named an encoding that has halves of characters.
+        name = (upload.filename or "").encode(errors="replace").decode()
+        return Transcript(name, duration, self._name, segments)
 
     def _check_duration(self, duration):
         longest = self._limits.max_file_duration
@@ -144,6 +137,17 @@ class FileTranscriber:
                 f"The file lasts {duration:.1f} s, and may last {longest:g} s "
                 "at most.",
             )
+
+
+async def _receive(request, stack):
+    try:
+        return await stack.enter_async_context(
+            request.form(max_files=1, max_fields=8)
+        )
+    except ClientDisconnect:
+        raise HTTPException(400, "The file did not come.") from None
+    except UnicodeError:
+        raise HTTPException(400, "The form's names cannot be read.") from None
 
 
 def _answer(error):

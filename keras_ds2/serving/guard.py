@@ -1,12 +1,17 @@
 """What is decided about a request before anyone answers it."""
 
+import asyncio
 import ipaddress
+import logging
 import time
 from collections import OrderedDict
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+
+_logger = logging.getLogger(__name__)
 
 # Nothing from elsewhere, nothing inline, in nobody's frame.
 _POLICY = "; ".join(
@@ -34,7 +39,10 @@ _MOST_ADDRESSES = 10_000
 
 
 class Guard:
-    """ASGI middleware: no other site's pages, strict headers, a count.
+    """ASGI middleware: no other site's pages, nothing too large or too slow.
+
+    It also counts answers, gives them strict headers, and answers 500 itself
+    where anything fails: what fails inside is all that is logged.
 
     A browser says with `Origin` whose page asks. That has to be this
     service's own, or one of `allowed_origins`. Its own is what `Host` says,
@@ -44,15 +52,18 @@ class Guard:
     Args:
         app: ASGI application.
         allowed_origins: Strings, as `"https://example.com"`.
+        upload_timeout: Float, seconds in which a request has to come.
         metrics: `Metrics`.
-        paths: Set of strings: what there is. Others are counted as one.
+        sizes: Dictionary, each path that there is to the most bytes that a
+            request has there. Other paths are counted as one.
     """
 
-    def __init__(self, app, allowed_origins, metrics, paths):
+    def __init__(self, app, allowed_origins, upload_timeout, metrics, sizes):
         self._app = app
         self._allowed_origins = frozenset(allowed_origins)
+        self._upload_timeout = upload_timeout
         self._metrics = metrics
-        self._paths = paths
+        self._sizes = sizes
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -67,16 +78,60 @@ class Guard:
                 await receive()
                 await send({"type": "websocket.close", "code": 1008})
             return
-        app = self._app if may_pass else _FORBIDDEN
-        await app(scope, receive, self._marked(scope, send))
+        send = self._marked(scope, send)
+        if not may_pass:
+            await _FORBIDDEN(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":  # uvicorn leaves the body out
+            scope = {**scope, "method": "GET"}
+        try:
+            await self._app(scope, self._limited(scope, receive), send)
+        except Exception:
+            _logger.exception("A request failed")
+            await _FAILED(scope, receive, send)
 
     def _may_pass(self, origin, host):
         if origin is None or origin in self._allowed_origins:
             return True
-        return urlsplit(origin).netloc == host and _is_address(host)
+        try:
+            return urlsplit(origin).netloc == host and _is_address(host)
+        except ValueError:  # it is no URL
+            return False
+
+    def _limited(self, scope, receive):
+        most = self._sizes.get(scope["path"], 0)
+        size = int(Headers(scope=scope).get("content-length", 0))
+        num_received = 0
+        is_whole = False
+        deadline = asyncio.get_running_loop().time() + self._upload_timeout
+
+        async def limited():
+            nonlocal num_received, is_whole
+            if is_whole:  # whoever waits now waits for the client to go
+                return await receive()
+            try:
+                if size <= most:
+                    async with asyncio.timeout_at(deadline):
+                        message = await receive()
+                    num_received += len(message.get("body", b""))
+                    is_whole = not message.get("more_body")
+            except TimeoutError:
+                raise HTTPException(
+                    408,
+                    "The request did not come within "
+                    f"{self._upload_timeout:g} s.",
+                    {"Connection": "close"},
+                ) from None
+            if max(size, num_received) > most:
+                raise HTTPException(
+                    413, f"A request has {most} bytes at most here."
+                )
+            return message
+
+        return limited
 
     def _marked(self, scope, send):
-        path = scope["path"] if scope["path"] in self._paths else "other"
+        path = scope["path"] if scope["path"] in self._sizes else "other"
 
         async def marked(message):
             if message["type"] == "http.response.start":
@@ -92,6 +147,7 @@ class Guard:
 _FORBIDDEN = JSONResponse(
     {"detail": "Pages of other sites may not ask. See --allow-origin."}, 403
 )
+_FAILED = JSONResponse({"detail": "The service failed."}, 500)
 
 
 def _is_address(host):

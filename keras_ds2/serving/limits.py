@@ -26,7 +26,7 @@ class Limits:
         4, "files at a time: received, waiting, or transcribed one by one"
     )
     max_requests: int = _limit(
-        120, "files and streams that one address may begin in a minute"
+        120, "files, subtitles and streams of one address in a minute"
     )
     max_upload: int = _limit(100_000_000, "bytes of a request")
     max_message: int = _limit(262_144, "bytes of a message of a stream")
@@ -35,7 +35,7 @@ class Limits:
     max_backlog: float = _limit(
         2.0, "seconds of a stream that wait; then its client has to"
     )
-    upload_timeout: float = _limit(120.0, "seconds until a file has come")
+    upload_timeout: float = _limit(120.0, "seconds until a request has come")
     idle_timeout: float = _limit(30.0, "seconds that a stream may be silent")
     send_timeout: float = _limit(10.0, "seconds that a reader may be slow")
     shutdown_timeout: float = _limit(
