@@ -39,10 +39,14 @@ from serving import (
 
 import keras_ds2
 from keras_ds2.cli.main import main
+from keras_ds2.decoding.greedy import GreedyStream
 from keras_ds2.serving import app as serving_app
 from keras_ds2.serving.batch import StreamBatcher
 from keras_ds2.serving.guard import RateLimiter
 from keras_ds2.serving.limits import Limits
+from keras_ds2.serving.metrics import Metrics
+from keras_ds2.serving.protocol import talk
+from keras_ds2.serving.server import open_socket
 
 DATA = pathlib.Path(__file__).parent / "data"
 TINY = str(DATA / "tiny.keras")
@@ -450,6 +454,173 @@ def test_end_of_the_service_is_an_end_of_streams(model, clip):
             send_audio(socket, clip)
             # Until all was received.
             for message in socket:
+class Decoder:
+    """Decodes greedily, and fails when it is told to."""
+
+    def __init__(self, model):
+        self._alphabet = model.alphabet
+        self.fails_at = None
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def stream(self, frame_duration):
+        if self.fails_at == "beginning":
+            raise RuntimeError("secret")
+        stream = GreedyStream(self._alphabet, frame_duration)
+        step = stream.step
+
+        def fail_or_step(log_probs):
+            assert self.may_go_on.wait(60)
+            if self.fails_at == "step":
+                raise RuntimeError("secret")
+            step(log_probs)
+
+        stream.step = fail_or_step
+        return stream
+
+
+def test_failures_of_a_stream_are_its_own(model, clip):
+    decoder = Decoder(model)
+    with serve(model, decoder, max_streams=2) as service:
+        decoder.fails_at = "beginning"
+        for _ in range(3):
+            with service.connect() as socket:
+                [error] = read(socket)
+            assert error["code"] == socket.close_code == 1011
+        decoder.fails_at = None
+        with service.connect() as socket:
+            assert json.loads(socket.recv())["type"] == "ready"
+            decoder.fails_at = "step"
+            with contextlib.suppress(websockets.exceptions.ConnectionClosed):
+                send_audio(socket, clip)
+            assert read(socket)[-1] == {
+                "type": "error",
+                "code": 1011,
+                "message": "The service failed.",
+            }
+            decoder.fails_at = None
+        # The next utterance of one cannot begin; the other goes on.
+        with service.connect() as socket, service.connect() as other:
+            socket.send('{"type": "start", "endpoint_silence": 0.3}')
+            assert json.loads(other.recv())["type"] == "ready"
+            send_audio(socket, clip[:32000])
+            for message in socket:
+                if json.loads(message).get("text"):
+                    break
+            decoder.fails_at = "beginning"
+            with contextlib.suppress(websockets.exceptions.ConnectionClosed):
+                send_audio(socket, np.zeros(16000, "float32"))
+            assert read(socket)[-1]["code"] == 1011
+            decoder.fails_at = None
+            send_audio(other, clip)
+            other.send('{"type": "end"}')
+            assert finals(read(other))[0]["text"] == TEXT
+        closed = 'keras_ds2_streams_total{code="1011"}'
+        assert service.metric(closed) == 5
+
+
+def test_decoder_that_cannot_stream_is_for_files(model, clip):
+    decoder = keras_ds2.BeamSearchDecoder(model.alphabet, beam_width=4)
+    with serve(model, decoder) as service:
+        assert "lexicon" in service.http.get("/model").json()["obstacle"]
+        with service.connect() as socket:
+            assert read(socket)[0]["code"] == socket.close_code == 1008
+
+
+def test_streams_with_a_lexicon(model, clip):
+    decoder = keras_ds2.BeamSearchDecoder(
+        model.alphabet, lexicon=TEXT.split(), beam_width=16
+    )
+    [expected] = model.recognize([clip], decoder=decoder)
+    with serve(model, decoder) as service, service.connect() as socket:
+        [final] = finals(stream(socket, clip))
+    assert final["text"] == expected.text == TEXT
+
+
+def test_the_least_backlog_is_a_chunk(model, clip):
+    with serve(model, max_backlog=0.001) as service:
+        with service.connect() as socket:
+            pcm = to_pcm(clip)
+            for begin in range(0, len(pcm), 2000):
+                socket.send(pcm[begin : begin + 2000])
+            socket.send('{"type": "end"}')
+            assert finals(read(socket))[0]["text"] == TEXT
+
+
+def test_many_small_messages_do_not_keep_others_waiting(model):
+    class Socket:
+        left = 2000
+
+        async def receive(self):
+            self.left -= 1
+            if not self.left:
+                return {"type": "websocket.disconnect", "code": 1005}
+            return {"type": "websocket.receive", "bytes": b""}
+
+        async def send_text(self, text):
+            pass
+
+    async def run():
+        step = serving_app.StreamingStep(model)
+        batcher = StreamBatcher(step, limits=Limits(max_streams=1))
+        talking = asyncio.create_task(
+            talk(Socket(), batcher, {}, Limits(), Metrics())
+        )
+        turns = 0
+        while not talking.done():
+            await asyncio.sleep(0)
+            turns += 1
+        return turns
+
+    assert asyncio.run(run()) >= 2000
+
+
+def test_nothing_changes_a_stream_that_has_ended(model):
+    async def run():
+        step = serving_app.StreamingStep(model)
+        batcher = StreamBatcher(step, limits=Limits(max_streams=1))
+        opened = batcher.open()
+        batcher.drain()
+        opened.configure(sampling_rate=8000)
+        running = asyncio.create_task(batcher.run())
+        async with asyncio.timeout(30):
+            messages = [message async for message in opened.messages()]
+        running.cancel()
+        return messages
+
+    [final] = asyncio.run(run())
+    assert final["type"] == "final"
+
+
+def test_what_passed_for_a_word_is_taken_back(model):
+    async def run():
+        step = serving_app.StreamingStep(model)
+        opened = StreamBatcher(step, limits=Limits(max_streams=1)).open()
+        for text in ("", "a", ""):
+            if text:
+                opened.deliver(keras_ds2.PartialTranscript(text, ""))
+            opened.deliver(keras_ds2.Hypothesis("", 0.0, acoustic_score=0.0))
+        opened.end()
+        opened.deliver(keras_ds2.Hypothesis("", 0.0, acoustic_score=0.0))
+        return [message["utterance"] async for message in opened.messages()]
+
+    assert asyncio.run(run()) == [0, 1]
+
+
+def test_asked_twice_the_service_does_not_wait(model, clip):
+    decoder = Decoder(model)
+    with serve(model, decoder, shutdown_timeout=60) as service:
+        with service.connect() as socket:
+            assert json.loads(socket.recv())["type"] == "ready"
+            decoder.may_go_on.clear()
+            send_audio(socket, clip)
+            service.server.should_exit = True
+            time.sleep(0.2)
+            service.server.force_exit = True
+            assert not finals(read(socket))
+        decoder.may_go_on.set()
+
+
                 if len(json.loads(message).get("text", "")) > 40:
                     break
             service.server.should_exit = True

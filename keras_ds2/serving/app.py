@@ -109,6 +109,8 @@ def create_app(model, name, decoder=None, limits=None, allowed_origins=()):
     batcher, obstacle = None, None
     try:
         step = StreamingStep(model)
+        if decoder is not None:
+            decoder.stream(model.frame_duration)
     except ValueError as error:
         obstacle = str(error)
     else:
@@ -186,11 +188,11 @@ def _add_transcription(app, files, limiter):
                 "There were too many requests from your address.",
                 {"Retry-After": str(math.ceil(wait))},
             )
-        transcript = await files.transcribe(request)
-        return Response(
 
     @app.post("/transcribe", dependencies=[Depends(count)])
     async def transcribe(request: Request, query: Annotated[_Query, Query()]):
+        transcript = await files.transcribe(request)
+        return Response(
             transcript.format(query.format),
             media_type=_MEDIA_TYPES[query.format],
         )

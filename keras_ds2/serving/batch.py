@@ -60,6 +60,11 @@ class StreamBatcher:
         """Whether the service is about to end."""
         return self._is_draining
 
+    @property
+    def num_open(self):
+        """Streams that are open."""
+        return len(self._open)
+
     def open(self):
         """Returns a new `Stream`.
 
@@ -74,15 +79,14 @@ class StreamBatcher:
                 f"All {self._limits.max_streams} streams are in use. Try "
                 "again later.",
             )
-        row = self._free.pop()
-        self._reset(row)
         stream = Stream(
             self._step,
             self._decoder,
-            row,
+            self._free[-1],
             self._limits.max_backlog,
             self._wake.set,
         )
+        self._reset(self._free.pop())
         self._open.add(stream)
         self._metrics.streams_open.set(len(self._open))
         return stream
@@ -93,14 +97,11 @@ class StreamBatcher:
         self._leaving.add(stream)
         self._wake.set()
 
-    async def drain(self):
+    def drain(self):
         """Opens no more streams, and ends those that are open."""
         self._is_draining = True
         for stream in self._open:
             stream.end(1001, "The service ends.")
-        deadline = time.monotonic() + self._limits.shutdown_timeout
-        while self._open and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
 
     async def run(self):
         """Runs steps, for ever."""
@@ -120,7 +121,9 @@ class StreamBatcher:
                 for stream, outcome in zip(batch, outcomes, strict=True):
                     if isinstance(outcome, Hypothesis):
                         self._reset(stream.row)
-                    stream.deliver(outcome)
+                    problem = _try(stream.deliver, outcome)
+                    if problem is not None:
+                        stream.deliver(problem)
         finally:
             self._executor.shutdown(wait=False, cancel_futures=True)
 

@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import json
+import logging
 from typing import Annotated, Literal
 
 import pydantic
 from starlette.websockets import WebSocketDisconnect
 
-from keras_ds2.serving.stream import Refused
+from keras_ds2.serving.stream import FAILURE, Refused
+
+_logger = logging.getLogger(__name__)
 
 # For the last words to a client that may not be listening.
 _FAREWELL_TIMEOUT = 1.0
@@ -58,6 +61,10 @@ async def talk(socket, batcher, greeting, limits, metrics):
         await refuse(socket, refused)
     except WebSocketDisconnect as disconnect:
         code = disconnect.code
+    except Exception:
+        _logger.exception("A stream failed")
+        code = 1011
+        await refuse(socket, Refused(code, FAILURE))
     finally:
         if stream is not None:
             batcher.close(stream)
@@ -103,6 +110,8 @@ async def _write(socket, stream, limits):
 async def _read(socket, stream, limits):
     has_audio = has_ended = False
     while True:
+        # Messages that are here already come without waiting; others' turn.
+        await asyncio.sleep(0)
         await stream.wait_for_room()
         # Whoever has said all that there was to say may wait in silence.
         timeout = None if stream.has_ended else limits.idle_timeout

@@ -13,6 +13,9 @@ from keras_ds2.transcript import describe_words
 # Final messages that may wait for a slow reader. Then its stream stands still.
 _MOST_FINALS = 8
 
+# What clients may know of an error.
+FAILURE = "The service failed."
+
 
 class Refused(Exception):
     """Closes a stream with a code of RFC 6455 and a reason for people."""
@@ -43,7 +46,10 @@ class Stream:
         self.is_done = False
         self._step = step
         self._decoder = decoder
-        self._max_waiting = max_backlog * step.sampling_rate
+        # At least what a step takes: with less it would wait for ever.
+        self._max_waiting = max(
+            max_backlog * step.sampling_rate, step.chunk_size
+        )
         self._wake = wake
         self._index = 0  # of the utterance
         self._start = 0  # its first sample
@@ -60,6 +66,8 @@ class Stream:
 
     def configure(self, sampling_rate=None, endpoint_silence=None):
         """Says what comes, before any of it; rates in Hz, times in seconds."""
+        if self.has_ended:
+            return
         own_rate = self._step.sampling_rate
         self._rate = sampling_rate or own_rate
         self._resampler = None
@@ -177,8 +185,9 @@ class Stream:
         start = self._start / self._step.sampling_rate
         self._start = self._num_samples - len(later)
         self._partial = None
-        # Silence after the last words is not worth a message of its own.
-        if hypothesis.text or not self._index:
+        # Silence after the last words is not worth a message of its own,
+        # unless it passed for a word.
+        if hypothesis.text or self._last_texts[0] or not self._index:
             self._finals.append(
                 {
                     "type": "final",
@@ -216,6 +225,6 @@ class Stream:
                 partial, self._partial = self._partial, None
                 yield partial
             if self._error is not None:
-                raise Refused(1011, "The service failed.") from self._error
+                raise Refused(1011, FAILURE) from self._error
             if self.is_done and not self._finals:
                 return
