@@ -20,16 +20,21 @@ PIECE = 3200  # samples that are sent at a time
 class Service:
     """A service that runs; see `serve`."""
 
-    def __init__(self, app, server, listener):
+    def __init__(self, app, server, listener, verify):
         self.app = app
         self.server = server
         self.address = f"127.0.0.1:{listener.getsockname()[1]}"
+        self.scheme = "https" if verify else "http"
         self.http = httpx.Client(
-            base_url=f"http://{self.address}", timeout=120, trust_env=False
+            base_url=f"{self.scheme}://{self.address}",
+            timeout=120,
+            trust_env=False,
+            verify=verify or True,
         )
 
     def connect(self, **options):
-        return connect(self.address, **options)
+        scheme = self.scheme.replace("http", "ws")
+        return connect(self.address, scheme=scheme, **options)
 
     def metric(self, name):
         """The value of a line of /metrics."""
@@ -39,12 +44,20 @@ class Service:
 
 
 @contextlib.contextmanager
-def serve(model, decoder=None, allowed_origins=(), **limits):
-    """Runs a service of its own limits."""
+def serve(
+    model,
+    decoder=None,
+    allowed_origins=(),
+    certificate=None,
+    key=None,
+    verify=None,
+    **limits,
+):
+    """Runs a service of its own limits; `verify` trusts its certificate."""
     limits = Limits(**limits)
     app = create_app(model, "tiny", decoder, limits, allowed_origins)
     with open_socket("127.0.0.1", 0, limits.send_timeout) as listener:
-        server = Server(app, limits)
+        server = Server(app, limits, certificate, key)
         thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listener]}
         )
@@ -52,7 +65,7 @@ def serve(model, decoder=None, allowed_origins=(), **limits):
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        service = Service(app, server, listener)
+        service = Service(app, server, listener, verify)
         try:
             yield service
         finally:
@@ -62,9 +75,9 @@ def serve(model, decoder=None, allowed_origins=(), **limits):
             assert not thread.is_alive()
 
 
-def connect(address, path="/stream", **options):
+def connect(address, path="/stream", scheme="ws", **options):
     return websockets.sync.client.connect(
-        f"ws://{address}{path}",
+        f"{scheme}://{address}{path}",
         proxy=None,
         ping_interval=None,
         compression=None,

@@ -97,10 +97,6 @@ def post(service, content, name="talk.wav", path="/transcribe", **options):
     return service.http.post(path, files={"file": (name, content)}, **options)
 
 
-def wav(samples, rate=16000, **options):
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="WAV", **options)
-    return file.getvalue()
 def ask(service, request):
     """The answer to a raw request, until the service closes or says it all."""
     host, port = service.address.split(":")
@@ -112,6 +108,10 @@ def ask(service, request):
         return answer
 
 
+def wav(samples, rate=16000, **options):
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", **options)
+    return file.getvalue()
 
 
 # === Files ===
@@ -171,10 +171,6 @@ def test_files_that_cannot_be_used(service, clip):
     assert http.get("/transcribe").status_code == 405
 
 
-def test_more_files_than_allowed_are_sent_away(model, clip, monkeypatch):
-    may_go_on = threading.Event()
-    function = "keras_ds2.serving.files.transcribe_file"
-    waits = lambda *_: may_go_on.wait(60) and []  # noqa: E731
 def test_what_is_too_large_is_not_read(service):
     kinds = {
         "/transcribe": "multipart/form-data; boundary=b",
@@ -267,6 +263,10 @@ def test_failures_are_answered_and_counted(service, clip, monkeypatch):
     assert service.metric(name) == 1
 
 
+def test_more_files_than_allowed_are_sent_away(model, clip, monkeypatch):
+    may_go_on = threading.Event()
+    function = "keras_ds2.serving.files.transcribe_file"
+    waits = lambda *_: may_go_on.wait(60) and []  # noqa: E731
     monkeypatch.setattr(function, waits)
     with serve(model, max_files=1, max_requests=3) as service:
         answers = []
@@ -288,12 +288,12 @@ def test_failures_are_answered_and_counted(service, clip, monkeypatch):
         answer = post(service, wav(clip))
         assert answer.status_code == 429
         assert 1 <= int(answer.headers["retry-after"]) <= 60
+        answer = service.http.post("/subtitles?format=srt", json={"words": []})
+        assert answer.status_code == 429
         with service.connect() as socket:
             assert read(socket)[0]["code"] == socket.close_code == 1008
 
 
-        answer = service.http.post("/subtitles?format=srt", json={"words": []})
-        assert answer.status_code == 429
 def test_subtitles_of_words(service):
     words = [{"word": "a<b", "start": 0.5, "end": 0.75}] * 2
     words[1] = {"word": "ten", "start": 2.5, "end": 3}
@@ -325,6 +325,8 @@ def test_subtitles_of_words(service):
 
 
 # === Streams ===
+
+NO_TEXT = b"\xff\xfe"
 
 
 def test_stream_has_the_text_of_the_whole(service, model, clip):
@@ -399,17 +401,21 @@ def test_pauses_end_utterances(service, clip):
         (['{"type": "end"}', b"abcd"], 1008, "Nothing may follow"),
         ([b"a" * 50_002], 1009, ""),
         (["a" * 50_002], 1009, ""),
+        ([NO_TEXT], 1007, ""),
         ([b"ab" * 25_000] * 12, 1008, "15 s"),
     ],
 )
-def test_streams_are_closed_with_the_right_code(service, said, code, reason):
+def test_streams_are_closed_with_the_right_code(
+    service, said, code, reason, caplog
+):
     with service.connect() as socket:
         try:
             for message in said:
-                socket.send(message)
+                socket.send(message, text=message is NO_TEXT or None)
         except websockets.exceptions.ConnectionClosed:
             pass
         messages = read(socket)
+    assert not caplog.records  # nonsense shall not fill a disk
     # After the end was asked for, the last text may win.
     assert socket.close_code in {code, 1000 if "end" in str(said) else code}
     if messages[-1]["type"] == "error":
@@ -448,12 +454,6 @@ def test_silent_clients_are_sent_away(model, clip):
     assert messages[-1]["code"] == socket.close_code == 1008
 
 
-def test_end_of_the_service_is_an_end_of_streams(model, clip):
-    with serve(model) as service:
-        with service.connect() as socket:
-            send_audio(socket, clip)
-            # Until all was received.
-            for message in socket:
 class Decoder:
     """Decodes greedily, and fails when it is told to."""
 
@@ -621,6 +621,12 @@ def test_asked_twice_the_service_does_not_wait(model, clip):
         decoder.may_go_on.set()
 
 
+def test_end_of_the_service_is_an_end_of_streams(model, clip):
+    with serve(model) as service:
+        with service.connect() as socket:
+            send_audio(socket, clip)
+            # Until all was received.
+            for message in socket:
                 if len(json.loads(message).get("text", "")) > 40:
                     break
             service.server.should_exit = True
@@ -720,6 +726,15 @@ def test_allowed_origins(model):
         assert answer.headers["access-control-allow-origin"] == origin
         with service.connect(origin=origin) as socket:
             assert json.loads(socket.recv())["type"] == "ready"
+        # Before a page sends JSON, its browser asks whether it may.
+        asks = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type",
+        }
+        answer = service.http.options("/subtitles", headers=asks)
+        assert answer.status_code == 200
+        assert "POST" in answer.headers["access-control-allow-methods"]
         other = {"Origin": "https://other.example"}
         assert service.http.get("/model", headers=other).status_code == 403
 
@@ -782,6 +797,15 @@ def test_paths_that_are_none(service):
         connect(service.address, "/elsewhere")
 
 
+def test_head_is_get_without_a_body(service):
+    for path in ("/", "/health", "/nothing"):
+        head, get = service.http.head(path), service.http.get(path)
+        assert head.status_code == get.status_code
+        length = "content-length"
+        assert head.headers[length] == get.headers[length]
+        assert not head.content
+
+
 def test_facts(service):
     assert service.http.get("/health").json() == {"status": "ok"}
     facts = service.http.get("/model").json()
@@ -833,6 +857,8 @@ def test_command_without_its_extra(monkeypatch, capsys):
         (["--allow-origin", "example.com"], "--allow-origin must be"),
         (["--key", "k.pem"], "--certificate and --key go together"),
         (["--key", "k", "--certificate", "c"], "'c' does not exist"),
+        (["--key", TINY, "--certificate", TINY], "cannot be used"),
+        (["--host", "."], "Cannot listen at ."),
     ],
 )
 def test_command_refuses_early(capsys, arguments, message):
@@ -848,24 +874,35 @@ def test_every_limit_is_a_flag(capsys):
     flags = capsys.readouterr().out
     for name in vars(Limits()):
         assert f"--{name.replace('_', '-')} " in flags
+    assert "(default: 100000000)" in " ".join(flags.split())
     for wrong in ("0", "-1", "nan", "x"):
         with pytest.raises(SystemExit):
             main(["serve", "--max-backlog", wrong])
-        # Before a page sends JSON, its browser asks whether it may.
-        asks = {
-            "Origin": origin,
-            "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "content-type",
-        }
-        answer = service.http.options("/subtitles", headers=asks)
-        assert answer.status_code == 200
-        assert "POST" in answer.headers["access-control-allow-methods"]
-def test_head_is_get_without_a_body(service):
-    for path in ("/", "/health", "/nothing"):
-        head, get = service.http.head(path), service.http.get(path)
-        assert head.status_code == get.status_code
-        length = "content-length"
-        assert head.headers[length] == get.headers[length]
-        assert not head.content
 
 
+def test_any_timeout_can_be_set():
+    for seconds in (1e-9, 1e12):
+        open_socket("127.0.0.1", 0, seconds).close()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_https(model, clip, tmp_path):
+    certificate, key = str(tmp_path / "c.pem"), str(tmp_path / "k.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 "
+    command += "-nodes -days 2 -subj /CN=a -addext subjectAltName=IP:127.0.0.1 "
+    command += f"-keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    trust = ssl.create_default_context(cafile=certificate)
+    with serve(
+        model, certificate=certificate, key=key, verify=trust
+    ) as service:
+        assert post(service, wav(clip)).json()["text"] == TEXT
+        origin = f"https://{service.address}"
+        with service.connect(origin=origin, ssl=trust) as socket:
+            send_audio(socket, clip)
+            for message in socket:
+                if len(json.loads(message).get("text", "")) > 40:
+                    break
+            service.server.should_exit = True
+            assert finals(read(socket))[0]["text"].startswith(TEXT[:40])
+        assert socket.close_code == 1001

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+import ssl
 import sys
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def add_parser(subparsers):
             type=_positive(limit.type),
             default=limit.default,
             metavar="N",
-            help=f"{limit.metadata['help']} (default: {limit.default:g})",
+            help=f"{limit.metadata['help']} (default: {limit.default:.12g})",
         )
     return parser
 
@@ -129,6 +130,8 @@ def _check(args):
     for path in filter(None, (args.certificate, args.key)):
         if not Path(path).is_file():
             raise ValueError(f"'{path}' does not exist. Check the path.")
+    if args.certificate:
+        _check_certificate(args.certificate, args.key)
     for origin in args.allow_origin:
         scheme, _, rest = origin.partition("://")
         if scheme not in ("http", "https") or not rest or "/" in rest:
@@ -138,11 +141,24 @@ def _check(args):
             )
 
 
+def _check_certificate(certificate, key):
+    try:
+        # OpenSSL would ask the terminal for a password that it lacks.
+        ssl.create_default_context().load_cert_chain(
+            certificate, key, password=""
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"'{certificate}' and '{key}' cannot be used: {error}. Pass PEM "
+            "certificates and the private key of the first, without a password."
+        ) from error
+
+
 def _positive(kind):
     def parse(text):
         value = kind(text)
         if not value > 0 or math.isinf(value):
-            raise argparse.ArgumentTypeError("must be positive")
+            raise argparse.ArgumentTypeError("must be a positive number")
         return value
 
     parse.__name__ = kind.__name__

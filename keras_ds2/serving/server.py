@@ -6,6 +6,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 
 import uvicorn
 
@@ -38,8 +39,8 @@ def open_socket(host: str, port: int, send_timeout: float) -> socket.socket:
         family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.create_server(address[:2], family=family)
-    except OSError as error:
+        listener = socket.create_server(address, family=family)
+    except (OSError, UnicodeError) as error:
         raise ValueError(
             f"Cannot listen at {host}, port {port}: {error}. Choose another "
             "--host or --port."
@@ -47,7 +48,7 @@ def open_socket(host: str, port: int, send_timeout: float) -> socket.socket:
     listener.setsockopt(
         socket.IPPROTO_TCP,
         socket.TCP_USER_TIMEOUT,
-        round(1000 * send_timeout),
+        min(max(round(1000 * send_timeout), 1), 2**31 - 1),
     )
     return listener
 
@@ -57,7 +58,8 @@ class Server(uvicorn.Server):
 
     SIGTERM and SIGINT end it. Streams get their final text and are closed
     with 1001, files that are being transcribed are answered, new ones are
-    refused; whatever takes longer than `limits.shutdown_timeout` is cut off.
+    refused; whatever takes longer than `limits.shutdown_timeout`, or lasts
+    when SIGINT comes again, is cut off.
 
     Args:
         app: Of `create_app`.
@@ -68,6 +70,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app, limits=None, certificate=None, key=None):
         limits = limits or Limits()
+        self._shutdown_timeout = limits.shutdown_timeout
         self._batcher = app.state.batcher
         # What clients send may be nonsense; it shall not fill a disk.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -75,7 +78,8 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 log_config=None,
-                log_level="error",
+                # Its errors are those of clients; our own are logged by us.
+                log_level="critical",
                 access_log=False,
                 server_header=False,
                 # Anyone can write these headers, to pass for somebody else.
@@ -86,7 +90,6 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=False,
                 # An answer would wait behind audio. There are time limits.
                 ws_ping_interval=None,
-                timeout_graceful_shutdown=round(limits.shutdown_timeout),
                 ssl_certfile=certificate,
                 ssl_keyfile=key,
             )
@@ -110,6 +113,15 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets=None):
         """Ends the streams, and then what uvicorn ends."""
+        deadline = time.monotonic() + self._shutdown_timeout
         if self._batcher is not None:
-            await self._batcher.drain()
+            self._batcher.drain()
+            while (
+                self._batcher.num_open
+                and time.monotonic() < deadline
+                and not self.force_exit
+            ):
+                await asyncio.sleep(0.05)
+        left = max(deadline - time.monotonic(), 0)
+        self.config.timeout_graceful_shutdown = left  # for uvicorn's part
         await super().shutdown(sockets)
