@@ -24,6 +24,7 @@ function clear(newName) {
   $("words").replaceChildren();
   $("guess").textContent = "";
   $("error").textContent = "";
+  $("nothing").textContent = "Nothing yet.";
   $("nothing").hidden = false;
   downloads.forEach((button) => { button.disabled = true; });
 }
@@ -31,19 +32,21 @@ function clear(newName) {
 /** Appends to a line only: what has been read out stays as it is. */
 function showLine(index, text, guess = "") {
   const said = $("said");
+  const box = said.parentElement;
+  // Whoever has gone back to read is left there.
+  const isAtEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 40;
   while (said.children.length <= index) said.append(document.createElement("p"));
   const line = said.children[index];
   const added = text.slice(line.textContent.length);
   if (added) line.append(added);
   $("guess").textContent = guess;
   $("nothing").hidden = Boolean(text || guess || lines.length);
-  const box = said.parentElement;
-  box.scrollTop = box.scrollHeight;
+  if (isAtEnd) box.scrollTop = box.scrollHeight;
 }
 
 function showFinal(index, text, newWords) {
   showLine(index, text);
-  lines.push(text);
+  if (text) lines.push(text);
   words.push(...newWords);
   for (const { word, start, end } of newWords) {
     const item = document.createElement("li");
@@ -61,8 +64,6 @@ function showState(status, action) {
   $("listen").textContent = action ?? "Start listening";
   $("listen").disabled = isIdle && !canListen();
   $("pauses").disabled = !isIdle;
-  $("file").disabled = !isIdle;
-  document.querySelector("[for=file]").classList.toggle("unavailable", !isIdle);
 }
 
 function canListen() {
@@ -74,27 +75,32 @@ function canListen() {
 async function listen() {
   clear("microphone");
   const problems = [];
-  const context = new AudioContext();
-  let media, socket;
+  const stopped = new Promise((resolve) => { stop = resolve; });
+  showState("Waiting for the microphone.", "Stop listening");
+  const asked = navigator.mediaDevices.getUserMedia({
+    // As it is: what makes it pleasant to people is not what was trained on.
+    audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
+  });
+  let context, socket;
   try {
-    stop = () => {};
-    showState("Waiting for the microphone.", "Stop listening");
-    media = await navigator.mediaDevices.getUserMedia({
-      // As it is: what makes it pleasant to people is not what was trained on.
-      audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false },
-    });
-    await context.audioWorklet.addModule("capture.js");
-    socket = await open(problems);
-    const closed = new Promise((resolve) => { socket.onclose = resolve; });
-    await speak(context, media, socket, closed);
-    const { code, reason } = await closed;
-    if (code !== 1000 && !problems.length) problems.push(reason || `The connection was lost (${code}).`);
+    context = new AudioContext(); // now: it needs the click
+    // Who does not answer the browser's question may still change their mind.
+    const media = await Promise.race([asked, stopped]);
+    if (media) {
+      socket = await open(problems);
+      await context.audioWorklet.addModule("capture.js");
+      const closed = new Promise((resolve) => { socket.onclose = resolve; });
+      media.getTracks()[0].onended = () => { problems.push("The microphone is gone."); stop(); };
+      await speak(context, media, socket, stopped, closed);
+      const { code, reason } = await closed;
+      if (code !== 1000 && !problems.length) problems.push(reason || `The connection was lost (${code}).`);
+    }
   } catch (error) {
     problems.push(error.name === "NotAllowedError" ? "The browser does not allow the microphone." : error.message);
   }
   socket?.close();
-  media?.getTracks().forEach((track) => track.stop());
-  context.close();
+  context?.close();
+  asked.then((media) => media.getTracks().forEach((track) => track.stop()), () => {});
   stop = null;
   $("error").textContent = problems.join(" ");
   showState(problems.length ? "" : "Done.");
@@ -122,7 +128,7 @@ function open(problems) {
 }
 
 /** Sends sound until somebody stops it or the service closes. */
-async function speak(context, media, socket, closed) {
+async function speak(context, media, socket, stopped, closed) {
   const rate = context.sampleRate;
   socket.send(JSON.stringify({ type: "start", sampling_rate: rate, endpoint_silence: $("pauses").checked ? PAUSE : null }));
   const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
@@ -139,10 +145,10 @@ async function speak(context, media, socket, closed) {
   });
   context.createMediaStreamSource(media).connect(capture);
   await context.resume();
-  const stopped = new Promise((resolve) => { stop = resolve; });
   showState("Listening.", "Stop listening");
   await Promise.race([stopped, closed]);
-  showState("Waiting for the last words.", "Stop listening");
+  stop = () => socket.close(4000, "You did not wait for the last words.");
+  showState("Waiting for the last words.", "Do not wait");
   capture.port.postMessage(null);
   await Promise.race([flushed, closed]);
   if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "end" }));
@@ -151,50 +157,62 @@ async function speak(context, media, socket, closed) {
 // === A file ===
 
 async function transcribe(file) {
+  const isTooLarge = file.size > model.max_upload;
+  if (stop || isTooLarge) { // what there is stays
+    $("error").textContent = stop ? `${file.name} has to wait until this is done.` : `${file.name} has more than ${model.max_upload / 1e6} MB.`;
+    return;
+  }
   clear(file.name.replace(/\.[^.]*$/, ""));
   const controller = new AbortController();
   stop = () => controller.abort();
   showState(`Transcribing ${file.name}.`, "Cancel");
+  const { signal } = controller;
   let problem = "";
+  let status = `${file.name} is done.`;
   try {
-    if (file.size > model.max_upload) throw new Error(`The file has more than ${model.max_upload / 1e6} MB.`);
-    draw(file);
+    const drawn = draw(file, signal);
     const body = new FormData();
     body.append("file", file);
-    const { signal } = controller;
-    const response = await fetch("transcribe?format=json", { method: "POST", body, signal });
-    if (!response.ok) throw new Error(await reason(response));
+    const response = await ask("transcribe?format=json", { method: "POST", body, signal });
     const transcript = await response.json();
     showFinal(0, transcript.text, transcript.words);
     if (!transcript.text) $("nothing").textContent = "No speech was found.";
+    await drawn;
   } catch (error) {
-    problem = error.name === "AbortError" ? "Canceled." : error.message;
+    if (signal.aborted) status = "Canceled.";
+    else problem = error.message;
   }
+  controller.abort(); // what is still being drawn
   stop = null;
   $("error").textContent = problem;
-  showState(problem ? "" : `${file.name} is done.`);
+  showState(problem ? "" : status);
 }
 
-async function draw(file) {
+async function draw(file, signal) {
   const caption = $("caption");
   picture.begin(16000);
   caption.textContent = "There is no picture of a file that is so large, or of a format that the browser does not know.";
   if (file.size > LARGEST_DRAWN) return;
   const context = new OfflineAudioContext(1, 1, 16000);
-  const sound = await context.decodeAudioData(await file.arrayBuffer()).catch(() => null);
-  if (!sound) return;
+  const sound = await file.arrayBuffer().then((content) => context.decodeAudioData(content)).catch(() => null);
+  if (!sound || signal.aborted) return;
   picture.begin(16000, sound.length / $("picture").width);
   picture.push(sound.getChannelData(0));
   const shown = sound.duration.toFixed(1);
   caption.textContent = `Loudness of 64 bands of pitch, low ones below, drawn by this page; ${shown} seconds from left to right.`;
 }
 
-async function reason(response) {
+/** Returns an answer that is good; throws what can be said of others. */
+async function ask(path, request) {
+  const response = await fetch(path, request).catch((error) => {
+    throw new Error("The service cannot be reached.", { cause: error });
+  });
+  if (response.ok) return response;
   const content = await response.json().catch(() => ({}));
   const { detail } = content;
   const wait = response.headers.get("Retry-After");
   const text = detail ?? `The service answered ${response.status}.`;
-  return wait ? `${text} Wait ${wait} seconds.` : text;
+  throw new Error(wait ? `${text} Wait ${wait} seconds.` : text);
 }
 
 // === Downloads ===
@@ -202,14 +220,15 @@ async function reason(response) {
 async function download(format) {
   let content = `${lines.join("\n")}\n`;
   if (format !== "txt") {
-    const body = JSON.stringify({ words: words.map(({ word, start, end }) => ({ word, start, end })) });
+    const body = JSON.stringify({ words });
     const headers = { "Content-Type": "application/json" };
-    const response = await fetch(`subtitles?format=${format}`, { method: "POST", body, headers });
-    if (!response.ok) {
-      $("error").textContent = await reason(response);
+    try {
+      const response = await ask(`subtitles?format=${format}`, { method: "POST", body, headers });
+      content = await response.text();
+    } catch (error) {
+      $("error").textContent = error.message;
       return;
     }
-    content = await response.text();
   }
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([content], { type: "text/plain" }));
@@ -233,7 +252,7 @@ for (const type of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(type, (event) => {
     event.preventDefault(); // else the browser leaves the page for the file
     $("drop").classList.toggle("over", type === "dragover");
-    if (type === "drop" && !stop && event.dataTransfer.files.length) transcribe(event.dataTransfer.files[0]);
+    if (type === "drop" && event.dataTransfer.files.length) transcribe(event.dataTransfer.files[0]);
   });
 }
 showState("");
