@@ -531,20 +531,22 @@ def test_streams_with_a_lexicon(model, clip):
     decoder = keras_ds2.BeamSearchDecoder(
         model.alphabet, lexicon=TEXT.split(), beam_width=16
     )
+    clip = clip[:16000]
     [expected] = model.recognize([clip], decoder=decoder)
     with serve(model, decoder) as service, service.connect() as socket:
         [final] = finals(stream(socket, clip))
-    assert final["text"] == expected.text == TEXT
+    assert final["text"] == expected.text
+    assert "delighted" in final["text"]
 
 
 def test_the_least_backlog_is_a_chunk(model, clip):
     with serve(model, max_backlog=0.001) as service:
         with service.connect() as socket:
-            pcm = to_pcm(clip)
+            pcm = to_pcm(clip[:8000])
             for begin in range(0, len(pcm), 2000):
                 socket.send(pcm[begin : begin + 2000])
             socket.send('{"type": "end"}')
-            assert finals(read(socket))[0]["text"] == TEXT
+            assert finals(read(socket))[0]["end"] == 0.5
 
 
 def test_many_small_messages_do_not_keep_others_waiting(model):
