@@ -35,8 +35,7 @@ MODEL = dict(
 SPEEDS = (0.9, 1.0, 1.1)
 GAIN = (-6.0, 6.0)
 MAX_DURATION = 17.0  # seconds
-BATCH_SIZE = 64
-FRAMES_PER_BATCH = 16_000  # of 10 ms, padding included
+BATCH_SIZE = 128  # at most
 CLIPNORM = 400.0
 STEPS_PER_ROUND = 200
 
@@ -60,6 +59,7 @@ def parse_arguments(argv=None):
         action="store_true",
         help="for the first hours: easier, and learned faster",
     )
+    add("--max-frames-per-batch", type=int, default=16_000, help="of 10 ms")
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add("--cpu-devices", type=int, default=1, help="one per core is best")
@@ -112,7 +112,7 @@ def train(args):
             model,
             BATCH_SIZE,
             args.seed,
-            max_frames_per_batch=FRAMES_PER_BATCH,
+            max_frames_per_batch=args.max_frames_per_batch,
             num_replicas=strategy.num_replicas_in_sync,
             **kwargs,
         )

@@ -294,7 +294,6 @@ def english(tmp_path, monkeypatch):
     )
     for name, value in {
         "BATCH_SIZE": 4,
-        "FRAMES_PER_BATCH": 10_000,
         "STEPS_PER_ROUND": 2,
     }.items():
         monkeypatch.setattr(example, name, value)
