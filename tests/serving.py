@@ -24,17 +24,16 @@ class Service:
         self.app = app
         self.server = server
         self.address = f"127.0.0.1:{listener.getsockname()[1]}"
-        self.scheme = "https" if verify else "http"
+        scheme = "https" if verify else "http"
         self.http = httpx.Client(
-            base_url=f"{self.scheme}://{self.address}",
+            base_url=f"{scheme}://{self.address}",
             timeout=120,
             trust_env=False,
             verify=verify or True,
         )
 
     def connect(self, **options):
-        scheme = self.scheme.replace("http", "ws")
-        return connect(self.address, scheme=scheme, **options)
+        return connect(self.address, **options)
 
     def metric(self, name):
         """The value of a line of /metrics."""
@@ -75,9 +74,9 @@ def serve(
             assert not thread.is_alive()
 
 
-def connect(address, path="/stream", scheme="ws", **options):
+def connect(address, path="/stream", **options):
     return websockets.sync.client.connect(
-        f"{scheme}://{address}{path}",
+        f"ws://{address}{path}",
         proxy=None,
         ping_interval=None,
         compression=None,
