@@ -30,9 +30,9 @@ MODEL = dict(
     normalize_projection=True,
     row_conv_width=10,  # 400 ms
     dense_units=512,
-    dropout=0.1,
+    dropout=0.2,
 )
-SPEEDS = (0.9, 1.0, 1.1)
+SPEEDS = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
 GAIN = (-6.0, 6.0)
 MAX_DURATION = 17.0  # seconds
 BATCH_SIZE = 128  # at most
