@@ -174,7 +174,44 @@ def test_tells_a_fault_in_one_line(synthesis, arguments, tmp_path):
         assert "\n" not in str(stop.value)
 
 
-@pytest.mark.parametrize("name", ["kokoro", "piper", "flite", "festival"])
+def test_warp_moves_peaks(synthesis):
+    warp = importlib.import_module("speech_synthesizers").warp
+    bins = np.arange(601, dtype="float32")[:, np.newaxis]
+    spectra = np.exp(-(((bins - [100, 300]) / 10) ** 2)).astype("float32")
+    for factor in (0.8, 1.25):
+        warped = warp(spectra, factor)
+        assert warped.shape == spectra.shape and warped.dtype == "float32"
+        assert [*warped.argmax(0)] == [100 * factor, 300 * factor]
+        np.testing.assert_allclose(warped.max(0), 1.0, atol=1e-3)
+    np.testing.assert_array_equal(warp(spectra, 1.0), spectra)
+    # A slope goes on until its end, and stays there.
+    np.testing.assert_allclose(
+        warp(bins, 0.8)[:, 0], np.minimum(bins[:, 0] / 0.8, 600), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("height", [0.0, 0.5, 1.0])
+def test_hibari_is_as_high_as_planned(synthesis, height):
+    hibari = synthesis.synthesizers("")["hibari"]
+    if not hibari.is_installed():
+        pytest.skip(f"to be installed: {hibari.install}")
+    utterance = synthesis.Utterance(
+        0, "we were away a year ago", "hibari/heart", 1, 1, (height, 0.5)
+    )
+    samples, rate = hibari.speak(utterance, 1.0)
+    # The lag, of up to 60 to 400 Hz, at which a frame is most like itself.
+    lags = np.arange(rate // 400, rate // 60)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, 2048)[::1024]
+    spectra = np.fft.rfft(frames, 4096)
+    likeness = np.fft.irfft(np.abs(spectra) ** 2)[:, lags]
+    heard = np.median(rate / lags[likeness.argmax(1)])
+    low, high = hibari.pitches
+    assert heard == pytest.approx(220 * low * (high / low) ** height, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "name", ["kokoro", "hibari", "piper", "flite", "festival"]
+)
 def test_speaks(synthesis, name):
     archive = os.environ.get("KOKORO_VOICES", "kokoro-js-1.2.1.tgz")
     synthesizer = synthesis.synthesizers(archive)[name]
