@@ -208,8 +208,10 @@ class Hibari:
         outputs = self.model.sess.run(None, inputs)
         voiced, delay, breath, rest, phase, f0 = (x[0] for x in outputs)
         height, size = utterance.timbre
-        f0 *= between(*np.log(self.pitches), height, np.exp)
-        factor = between(*self.formants, 0.7 * height + 0.3 * size)
+        low, high = self.pitches
+        f0 = f0 * np.float32(low * (high / low) ** height)
+        low, high = self.formants
+        factor = low + (0.7 * height + 0.3 * size) * (high - low)
         tilt, louder = generator.uniform(*self.decibels, 2) * np.log(10) / 20
         tilt = np.linspace(0, tilt, len(voiced), dtype="float32")[:, np.newaxis]
         voiced, breath, rest = (
@@ -218,10 +220,6 @@ class Hibari:
         delay, breath = warp(delay, factor), breath + np.float32(louder)
         samples = dsp.synth(voiced, delay, breath, rest, phase, f0, generator)
         return samples, dsp.SR
-
-
-def between(low, high, share, function=float):
-    return np.float32(function(low + share * (high - low)))
 
 
 def warp(spectra, factor):
