@@ -900,8 +900,7 @@ def test_https(model, clip, tmp_path):
         model, certificate=certificate, key=key, verify=trust
     ) as service:
         assert post(service, wav(clip)).json()["text"] == TEXT
-        # Not the client with threads, which once waited for ever: they share
-        # OpenSSL's state, which is not made for it.
+        # Not the client with threads, which once waited for ever.
         asyncio.run(asyncio.wait_for(end_with_stream(service, trust, clip), 60))
 
 
