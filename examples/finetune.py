@@ -1,6 +1,6 @@
 """Fine-tunes a trained model on some minutes of your own speech.
 
-    python examples/finetune.py --model an4 --data FOLDER \\
+    python examples/finetune.py --model en-read --data FOLDER \\
         --train train.jsonl --validation validation.jsonl --output runs/mine
 
 The manifests stand in FOLDER and have lines such as {"audio": "a.wav", "text":

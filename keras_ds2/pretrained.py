@@ -28,8 +28,10 @@ def load_pretrained(
 ) -> SpeechRecognizer:
     """Builds a trained model.
 
-    Shipped is `"an4"`: spelled letters, numbers, dates and a few commands, as
-    in CMU AN4; its card stands in `keras_ds2/weights`.
+    Shipped are `"en-read"`, which hears English read aloud and streams, and
+    `"an4"`, for spelled letters, numbers, dates and a few commands, as in CMU
+    AN4. What they are and how well they do stands in `docs/models.md` and in
+    their cards, `keras_ds2/weights`.
 
     Args:
         name: Name of a model that is shipped, or the path of a card (`.json`)

@@ -10,8 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-# The first that is shipped is the model of who names none.
-_DEFAULT_MODELS = ("en-read", "an4")
+_DEFAULT_MODEL = "en-read"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +30,8 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="name of a shipped model, card (.json) or .keras file; by default "
-        + ", else ".join(_DEFAULT_MODELS),
+        help="name of a shipped model, card (.json) or .keras file "
+        f"(default: {_DEFAULT_MODEL})",
     )
 
 
@@ -89,13 +88,7 @@ def load_model(name: str | None, device: str = "auto"):
 
     use_device(device)
     if name is None:
-        shipped = [n for n in _DEFAULT_MODELS if n in pretrained_names()]
-        if not shipped:
-            raise ValueError(
-                "No trained model is shipped with this version. Pass --model "
-                "with a card (.json) or a .keras file."
-            )
-        name = shipped[0]
+        name = _DEFAULT_MODEL
         if is_terminal():
             print(f"Model: {name} (--model for another)", file=sys.stderr)
     if name.endswith(".json") or name in pretrained_names():
