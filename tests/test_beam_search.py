@@ -274,6 +274,52 @@ def test_weight_0_is_no_model(words_arpa):
     assert_scores(ours, {h.text: h.score for h in plain})
 
 
+@pytest.mark.parametrize("what", ["words", "lexicon", "characters", "nothing"])
+def test_a_prior_is_a_bias_of_the_logits(what, words_arpa, characters_arpa):
+    arguments = {
+        "words": {"language_model": words_arpa},
+        "lexicon": {"lexicon": ["a", "ab", "ba"]},
+        "characters": {"language_model": characters_arpa},
+        "nothing": {},
+    }[what]
+    logits = random_logits(5)
+    prior = np.linspace(0.1, 0.7, 1 + len(ALPHABET))
+    plain = BeamSearchDecoder(ALPHABET, **arguments, **EVERYTHING)
+    weighed = BeamSearchDecoder(
+        ALPHABET, **arguments, prior=prior, prior_weight=0.7, **EVERYTHING
+    )
+    assert weighed.with_weights(0.5, 0.0, prior_weight=0.0)(
+        logits, [5]
+    ) == plain.with_weights(0.5, 0.0)(logits, [5])
+    biased = logits.copy()
+    biased[..., : len(prior)] -= 0.7 * np.log(prior)
+    ours, expected = [
+        decoder(array, [5])[0]
+        for decoder, array in ((weighed, logits), (plain, biased))
+    ]
+    assert_scores(ours, {h.text: h.score for h in expected})
+    assert [h.text for h in ours] != [h.text for h in plain(logits, [5])[0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prior_weight": 0.5}, "`prior_weight` needs a `prior`, which"),
+        ({"prior": [0.5, 0.5]}, "must be 4 positive numbers: of the blank"),
+        ({"prior": [0.5, 0.5, 0.0, 0.1]}, "must be 4 positive numbers"),
+        ({"prior": "blank"}, "must be 4 positive numbers"),
+        (
+            {"prior": [0.1] * 4, "prior_weight": -1.0},
+            "`prior_weight` must not be negative",
+        ),
+        ({"prior_weight": np.nan}, "`prior_weight` must be a finite number"),
+    ],
+)
+def test_priors_that_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BeamSearchDecoder(" ab", **arguments)
+
+
 def test_with_weights_is_a_new_decoder(words_arpa):
     logits = random_logits(5)
     first = BeamSearchDecoder(ALPHABET, words_arpa, **EVERYTHING)

@@ -16,6 +16,8 @@ ARGUMENTS = {
     "beam_threshold": 9.5,
     "lm_weight": 1.25,
     "word_score": -0.5,
+    "prior": [0.4, 0.3, 0.2, 0.1],
+    "prior_weight": 0.6,
     "hot_words": {"ba": 2.0},
 }
 

@@ -31,11 +31,14 @@ def decoder(request, tmp_path):
             del ngrams["t", "e"]
             ngrams["ten", "to"] = (-0.5, 0.0)
         model = write_arpa(tmp_path / "any.arpa", ngrams)
+    prior = np.linspace(0.01, 0.1, 29) if request.param == "lexicon" else None
     return BeamSearchDecoder(
         language_model=model,
         lexicon=None if request.param == "characters" else WORDS,
         beam_width=24,
         hot_words={"boo": 0.3} if request.param == "words" else None,
+        prior=prior,
+        prior_weight=0.0 if prior is None else 0.3,
     )
 
 

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 import keras_ds2
 from keras_ds2.data import SpeechDataset, Utterance
+from keras_ds2.training.decoder_tuning import DecoderTuning
 from keras_ds2.training.evaluate import Evaluation, TranscribedUtterance
-from keras_ds2.training.tuning import DecoderTuning
 
 DATA = pathlib.Path(__file__).parent / "data"
 SMALL = {

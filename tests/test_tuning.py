@@ -9,7 +9,7 @@ import pytest
 import keras_ds2
 from keras_ds2 import BeamSearchDecoder, tune_decoder
 from keras_ds2.data import SpeechDataset
-from keras_ds2.training.tuning import DecoderTrial, DecoderTuning
+from keras_ds2.training.decoder_tuning import DecoderTrial, DecoderTuning
 
 DATA = pathlib.Path(__file__).parent / "data"
 ALPHABET = " ab"
@@ -118,9 +118,9 @@ def test_finds_the_known_weight(model, weight_case, lm_decoder):
         word_scores=[0],
     )
     assert tuning.table == [
-        DecoderTrial(64, 0.25, 0, 0.5),
-        DecoderTrial(64, 0.75, 0, 0.0),
-        DecoderTrial(64, 1.5, 0, 0.5),
+        DecoderTrial(64, 0.0, 0.25, 0, 0.5),
+        DecoderTrial(64, 0.0, 0.75, 0, 0.0),
+        DecoderTrial(64, 0.0, 1.5, 0, 0.5),
     ]
     assert tuning.best == tuning.table[1]
     assert tuning.greedy_wer == 0.5  # hears "a" twice
@@ -191,7 +191,7 @@ def test_a_best_on_the_border_is_told(
 
 def test_both_borders():
     table = [
-        DecoderTrial(beam_width, 0.5, score, wer)
+        DecoderTrial(beam_width, 0.0, 0.5, score, wer)
         for beam_width, wers in ((8, (0.4, 0.5)), (16, (0.3, 0.4)))
         for score, wer in zip((3.0, 5.0), wers, strict=True)
     ]
@@ -212,6 +212,8 @@ def test_both_borders():
         ({"beam_widths": []}, "`beam_widths` must not be empty"),
         ({"lm_weights": [0], "beam_widths": [0]}, "`beam_width` must be a"),
         ({"lm_weights": [-1]}, "`lm_weights?` "),
+        ({"prior_weights": []}, "`prior_weights` must not be empty"),
+        ({"lm_weights": [0], "prior_weights": [-1]}, "`prior_weight` must not"),
     ],
 )
 def test_errors_come_before_the_work(
@@ -246,10 +248,53 @@ def test_what_is_tried_if_nothing_is_said(
         assert {t.beam_width for t in tuning.table} == {decoder.beam_width}
 
 
+@pytest.fixture
+def prior_case(model, rows, monkeypatch):
+    """Right with a prior that counts enough.
+
+    The network tells "a" in three frames of four, by odds of exp(1) where "b"
+    was said, and of exp(6) where "a" was.
+    """
+    b = make_frames({A: 1.0, B: 0.0})
+    a = make_frames({A: 6.0, B: 0.0})
+    return make_case(model, rows, monkeypatch, [("b", b), ("a", a)])
+
+
+def test_finds_the_known_prior(model, prior_case, lexicon_decoder):
+    dataset, calls = prior_case
+    tuning = tune_decoder(
+        model,
+        dataset,
+        lexicon_decoder,
+        word_scores=[0],
+        prior_weights=[0, 0.5, 1.0],
+    )
+    assert len(calls) == 2
+    # Of a: (0.731 + 0.998) / 2; the odds of the two, 0.864 : 0.136, are less
+    # than exp(1) at a weight of 0.5, and more at 1. Symbols that are never
+    # told have their share.
+    assert tuning.decoder.prior == pytest.approx(
+        [1e-4, 1e-4, 0.864, 0.136], abs=1e-3
+    )
+    assert [trial.wer for trial in tuning.table] == [0.5, 0.5, 0.0]
+    assert tuning.best.prior_weight == tuning.decoder.prior_weight == 1.0
+    assert tuning.on_border == ("prior_weight",)
+    assert "beam_width 64, prior_weight 0.5; lm_weight" in tuning.report()
+    assert "beam_width 64, prior_weight 1; greedy" in tuning.report()
+    assert lexicon_decoder.prior is None
+    # A decoder that has a prior keeps it.
+    calls.clear()
+    given = tuning.decoder.with_weights(0.0, 0.0, prior_weight=0.25)
+    given.prior = [1.0, 1.0, 1.0, 1.0]
+    again = tune_decoder(model, dataset, given, word_scores=[0])
+    assert again.decoder.prior == given.prior
+    assert [trial.wer for trial in again.table] == [0.5]
+
+
 def make_tuning():
     wers = [0.5, 0.4, 0.3, 0.25, 0.2, 0.35]
     table = [
-        DecoderTrial(64, weight, score, wers.pop(0))
+        DecoderTrial(64, 0.0, weight, score, wers.pop(0))
         for weight in (0.0, 0.25, 0.5)
         for score in (-1.0, 1.0)
     ]

@@ -11,8 +11,8 @@ examples:
       --output decoder.json
   keras-ds2 tune-decoder validation.jsonl --lexicon words.txt \\
       --word-scores -1 0 1 2 3 --beam-width 16 64 --output decoder.json
-  keras-ds2 tune-decoder LibriSpeech/dev-clean --language-model words.kenlm \\
-      --lm-weights 0.4 0.5 0.6 0.7 --word-scores -0.5 0 0.5 \\
+  keras-ds2 tune-decoder LibriSpeech/dev-other --language-model words.kenlm \\
+      --lm-weights 0.5 0.7 0.9 --word-scores 0 1 --prior-weights 0.3 0.6 \\
       --plot weights.png --output decoder.json
 
   keras-ds2 transcribe --decoder decoder.json talk.wav
@@ -58,6 +58,14 @@ def add_parser(subparsers):
         nargs="+",
         metavar="S",
         help="scores of a word to try (default: -2 -1 0 1 2)",
+    )
+    parser.add_argument(
+        "--prior-weights",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="how much of the network's own liking for each character to "
+        "take out; 0.3 to 0.8 help a model of high error rates (default: 0)",
     )
     parser.add_argument(
         "--beam-width",
@@ -120,6 +128,7 @@ def run(args):
         args.lm_weights,
         args.word_scores,
         args.beam_width,
+        args.prior_weights,
         progress=shared.is_terminal(),
     )
     print(tuning.report())

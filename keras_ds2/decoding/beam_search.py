@@ -8,19 +8,10 @@ import numpy as np
 
 from keras_ds2.decoding.alignment import character_log_probs, time_text
 from keras_ds2.decoding.beam_search_stream import BeamSearchStream
-from keras_ds2.decoding.flashlight_search import (
-    CharacterSearch,
-    LexiconSearch,
-)
+from keras_ds2.decoding.choose_search import choose_search
+from keras_ds2.decoding.flashlight_search import LexiconSearch
 from keras_ds2.decoding.hypothesis import Hypothesis
-from keras_ds2.decoding.language_model import (
-    character_units,
-    import_flashlight,
-    read_units,
-    spell_hot_words,
-    spell_words,
-)
-from keras_ds2.decoding.search import TensorFlowSearch
+from keras_ds2.decoding.symbol_prior import divide_by_prior, validate_prior
 from keras_ds2.text import DEFAULT_ALPHABET
 
 
@@ -37,6 +28,10 @@ class BeamSearchDecoder:
     is one space (without words the best of such texts stands for all);
     `p_lm` is that of the text and its end. If a recording breaks off within
     a word, the text leaves it out and `p_ctc` counts what was heard of it.
+    With a `prior`, the probabilities of each frame are first divided by
+    `prior ** prior_weight`, and normalized: a network that has learned how
+    often each character is written brings a language model of its own, a
+    poor one, which is taken out so.
 
     What is searched depends on what is given:
 
@@ -71,6 +66,10 @@ class BeamSearchDecoder:
             words. Defaults to `None`.
         top_paths: Integer. Hypotheses that are returned, if there are as
             many. Defaults to `1`.
+        prior: Sequence of positive floats: how often the network tells the
+            blank and each character of the alphabet, as `tune_decoder`
+            measures it. Defaults to `None`.
+        prior_weight: Float, not negative. Needs `prior`. Defaults to `0.0`.
         blank_index: Integer. Symbol of the blank. Defaults to `0`.
 
     Call arguments:
@@ -92,6 +91,7 @@ class BeamSearchDecoder:
 
     Reference:
         Hannun et al., 2014, section 2.2; Amodei et al., 2016, section 3.8.
+        For the prior, Miao et al., "EESEN", 2015.
 
     Example:
 
@@ -117,6 +117,8 @@ class BeamSearchDecoder:
         word_score=0.0,
         hot_words=None,
         top_paths=1,
+        prior=None,
+        prior_weight=0.0,
         blank_index=0,
     ):
         self.alphabet = alphabet
@@ -128,9 +130,13 @@ class BeamSearchDecoder:
         self.word_score = word_score
         self.hot_words = dict(hot_words or {})
         self.top_paths = top_paths
+        self.prior = prior
+        self.prior_weight = prior_weight
         self.blank_index = blank_index
         self._validate()
-        self._search = self._make_search()
+        self._search = choose_search(
+            self.alphabet, self.language_model, self.lexicon, self.hot_words
+        )
         self._configure()
 
     @property
@@ -138,13 +144,21 @@ class BeamSearchDecoder:
         """Whether words are searched, so that `word_score` has a meaning."""
         return isinstance(self._search, LexiconSearch)
 
-    def with_weights(self, lm_weight, word_score, beam_width=None):
+    def with_weights(
+        self,
+        lm_weight,
+        word_score,
+        beam_width=None,
+        prior_weight=None,
+    ):
         """Makes a decoder of other weights that shares the language model.
 
         Args:
             lm_weight: Float, not negative.
             word_score: Float.
             beam_width: Integer. Defaults to `None`: this decoder's.
+            prior_weight: Float, not negative. Defaults to `None`: this
+                decoder's.
 
         Returns:
             A `BeamSearchDecoder`.
@@ -155,6 +169,8 @@ class BeamSearchDecoder:
         decoder.word_score = word_score
         if beam_width is not None:
             decoder.beam_width = beam_width
+        if prior_weight is not None:
+            decoder.prior_weight = prior_weight
         decoder._validate()
         decoder._configure()
         return decoder
@@ -169,7 +185,9 @@ class BeamSearchDecoder:
             ValueError: If there is neither lexicon nor language model.
         """
         search = self._search.fork()
-        return BeamSearchStream(search, self.alphabet, frame_duration)
+        return BeamSearchStream(
+            search, self.alphabet, frame_duration, self._without_prior
+        )
 
     def __call__(self, logits, logit_length, frame_duration=None):
         logits = np.asarray(logits)
@@ -203,7 +221,7 @@ class BeamSearchDecoder:
         log_probs = character_log_probs(logits, self.alphabet, self.blank_index)
         hypotheses = {}
         self._search.begin()
-        self._search.step(log_probs)
+        self._search.step(self._without_prior(log_probs))
         for text, *scores in self._search.end():
             text = " ".join(word for word in text.split(" ") if word)
             # Texts that differ in runs of spaces only: the best stands.
@@ -218,6 +236,11 @@ class BeamSearchDecoder:
                 break
         return list(hypotheses.values())
 
+    def _without_prior(self, log_probs):
+        if not self.prior_weight:
+            return log_probs
+        return divide_by_prior(log_probs, self.prior, self.prior_weight)
+
     # === Construction ===
 
     def _validate(self):
@@ -228,14 +251,15 @@ class BeamSearchDecoder:
                     f"`{name}` must be a positive integer. Received: "
                     f"{name}={value!r}."
                 )
-        terms = {"lm_weight": self.lm_weight, "word_score": self.word_score}
+        names = ("lm_weight", "word_score", "prior_weight")
+        terms = {name: getattr(self, name) for name in names}
         terms |= {f"hot_words[{w!r}]": b for w, b in self.hot_words.items()}
         for name, value in terms.items():
             if not isinstance(value, numbers.Real) or not math.isfinite(value):
                 raise ValueError(
                     f"`{name}` must be a finite number. Received: {value!r}."
                 )
-        for name in ("lm_weight", "beam_threshold"):
+        for name in ("lm_weight", "beam_threshold", "prior_weight"):
             value = getattr(self, name)
             if not value >= 0:
                 raise ValueError(
@@ -251,37 +275,14 @@ class BeamSearchDecoder:
                 "`alphabet` must have characters, each once. Received: "
                 f"alphabet={self.alphabet!r}."
             )
+        if self.prior is not None or self.prior_weight:
+            validate_prior(self.prior, len(self.alphabet) + 1)
         if self.blank_index not in range(len(self.alphabet) + 1):
             raise ValueError(
                 f"`blank_index` must be from 0 to {len(self.alphabet)}: "
                 "reserved symbols come last. Received: "
                 f"blank_index={self.blank_index}."
             )
-
-    def _make_search(self):
-        if self.language_model is None and self.lexicon is None:
-            return TensorFlowSearch(self.alphabet)
-        import_flashlight()
-        units = []
-        if self.language_model is not None:
-            units = read_units(self.language_model)
-        if self.lexicon is None and (
-            names := character_units(units, self.alphabet)
-        ):
-            return CharacterSearch(self.alphabet, names, self.language_model)
-        hot_words = spell_hot_words(self.hot_words, self.alphabet)
-        words = spell_words(units, self.lexicon, hot_words, self.alphabet)
-        if not words:
-            known = f"it has {units[:3]}" if units else "it has none"
-            raise ValueError(
-                f"Language model '{self.language_model}' has no word that the "
-                f"alphabet {self.alphabet!r} can spell: {known}. Pass a "
-                "`lexicon` for a KenLM binary without its words (build_binary "
-                "-v)."
-            )
-        return LexiconSearch(
-            self.alphabet, words, self.language_model, hot_words
-        )
 
     def _configure(self):
         if not self.has_words and (self.hot_words or self.word_score):

@@ -23,12 +23,14 @@ class BeamSearchStream:
         search: Search of a stream of its own; see `StreamedSearch.fork`.
         alphabet: String.
         frame_duration: Float. Seconds between two frames.
+        weigh: Function from log probabilities to those that are searched.
     """
 
-    def __init__(self, search, alphabet, frame_duration):
+    def __init__(self, search, alphabet, frame_duration, weigh):
         self._search = search
         self._alphabet = alphabet
         self._frame_duration = frame_duration
+        self._weigh = weigh
         self._letters = LetterTimes()
         self._log_probs = np.zeros((0, 1 + len(alphabet)))  # of later frames
         self._start = 0  # the number of the first of them
@@ -38,7 +40,7 @@ class BeamSearchStream:
 
     def step(self, log_probs):
         """Takes some frames, `(frames, symbols)`, the blank first."""
-        self._search.step(log_probs)
+        self._search.step(self._weigh(log_probs))
         self._log_probs = np.concatenate([self._log_probs, log_probs])
 
     def read(self):

@@ -25,6 +25,11 @@ _KEYS: dict[str, tuple[str, Any]] = {
     "beam_threshold": _NUMBER,
     "lm_weight": _NUMBER,
     "word_score": _NUMBER,
+    "prior": (
+        "a list of numbers",
+        lambda value: isinstance(value, list) and all(map(_NUMBER[1], value)),
+    ),
+    "prior_weight": _NUMBER,
     "hot_words": (
         "an object from word to number",
         lambda value: (
@@ -43,8 +48,8 @@ def load_decoder(
 
     The file holds one JSON object of arguments of `BeamSearchDecoder`:
     `language_model`, `lexicon`, `beam_width`, `beam_threshold`, `lm_weight`,
-    `word_score`, `hot_words`. What is absent or `null` has its default.
-    Relative paths count from the folder of the file.
+    `word_score`, `prior`, `prior_weight`, `hot_words`. What is absent or
+    `null` has its default. Relative paths count from the folder of the file.
 
     Args:
         path: The file, in UTF-8.

@@ -1,0 +1,37 @@
+"""A decoder's arguments in, the search that they ask for out."""
+
+from keras_ds2.decoding.flashlight_search import (
+    CharacterSearch,
+    LexiconSearch,
+)
+from keras_ds2.decoding.language_model import (
+    character_units,
+    import_flashlight,
+    read_units,
+    spell_hot_words,
+    spell_words,
+)
+from keras_ds2.decoding.search import TensorFlowSearch
+
+
+def choose_search(alphabet, language_model, lexicon, hot_words):
+    """Makes the search that goes with the arguments of a decoder."""
+    if language_model is None and lexicon is None:
+        return TensorFlowSearch(alphabet)
+    import_flashlight()
+    units = []
+    if language_model is not None:
+        units = read_units(language_model)
+    if lexicon is None and (names := character_units(units, alphabet)):
+        return CharacterSearch(alphabet, names, language_model)
+    boosts = spell_hot_words(hot_words, alphabet)
+    words = spell_words(units, lexicon, boosts, alphabet)
+    if not words:
+        known = f"it has {units[:3]}" if units else "it has none"
+        raise ValueError(
+            f"Language model '{language_model}' has no word that the "
+            f"alphabet {alphabet!r} can spell: {known}. Pass a "
+            "`lexicon` for a KenLM binary without its words (build_binary "
+            "-v)."
+        )
+    return LexiconSearch(alphabet, words, language_model, boosts)
