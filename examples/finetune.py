@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 import keras_ds2
-from keras_ds2.cli.shared import load_model
+from keras_ds2.cli.shared import check_outputs, load_model
 from keras_ds2.text import unknown_characters
 
 # As examples/train_an4.py: narrow, for utterances may be a word or two.
@@ -30,11 +30,12 @@ SPEC_AUGMENT = dict(spec_augment=True, max_freq_width=15, max_time_width=12)
 SPEEDS = (0.9, 1.0, 1.1)
 GAIN = (-6.0, 6.0)
 BATCH_SIZE = 8
-EPOCHS = 30
-HEAD_EPOCHS = 5
+# Passes, unless they are fewer steps: minutes of speech need more passes.
+EPOCHS = 15
+STEPS = 600
+HEAD_EPOCHS = 3
 WARMUP_EPOCHS = 1
-HEAD_LEARNING_RATE = 1e-3
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1e-3
 CLIPNORM = 400.0
 HELD_OUT = 10  # one in so many
 SHOWN = 5
@@ -52,13 +53,15 @@ def parse_arguments(argv=None):
             help += " (default: %(default)s)"
         parser.add_argument(flag, default=default, help=help, **kwargs)
 
-    add("--model", help="name of a shipped model, .keras file or .json card")
+    add("--model", "en-read", "name of a shipped model, .keras file or .json "
+        "card")  # fmt: skip
     add("--data", ".", "folder of the manifests")
     add("--train", required=True, help="manifest")
     add("--validation", help="manifest; without, a tenth of --train")
     add("--output", "runs/finetune", "folder of the results")
     add("--minutes", math.inf, "of speech to train on, drawn by --seed")
-    add("--epochs", EPOCHS, "passes")
+    add("--epochs", type=int, help=f"passes (default: {EPOCHS}, or as many as "
+        f"make {STEPS} steps)")  # fmt: skip
     add("--head-epochs", HEAD_EPOCHS, "of them for the last two layers only")
     add("--extend-alphabet", action="store_true", help="add the characters "
         "that the model does not know")  # fmt: skip
@@ -70,13 +73,15 @@ def parse_arguments(argv=None):
     add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
         "mixed_float16 or mixed_bfloat16")  # fmt: skip
     args = parser.parse_args(argv)
-    stages = (args.head_epochs or math.inf, args.epochs - args.head_epochs)
+    epochs = EPOCHS if args.epochs is None else args.epochs
+    stages = (args.head_epochs or math.inf, epochs - args.head_epochs)
     if min(stages) <= WARMUP_EPOCHS:
         parser.error(f"a stage must have more than {WARMUP_EPOCHS} (warmup)")
     if not args.minutes > 0:
         parser.error("--minutes must be more than 0")
     if args.save_pretrained and not args.save_pretrained.endswith(".json"):
         parser.error("--save-pretrained must end in .json")
+    check_outputs(args.save_pretrained)  # fails now, not after the work
     return args
 
 
@@ -95,13 +100,24 @@ def read(args):
     if not args.validation:
         count = max(1, len(training) // HELD_OUT)
         training, validation = training[count:], training[:count]
+    if not training or not validation:
+        raise ValueError(
+            f"{' and '.join(dict.fromkeys(names))}: there must be speech to "
+            f"train on and to validate on. Received: {len(training)} and "
+            f"{len(validation)} utterances."
+        )
+    if both := {row.audio for row in training} & {x.audio for x in validation}:
+        raise ValueError(
+            f"{names[1]}: '{min(both)}' is trained on, too, and would flatter. "
+            f"{len(both)} such files. Leave them out of one manifest."
+        )
     before = np.cumsum([0.0, *(row.duration for row in training[:-1])])
     training = training[: np.sum(before < 60 * args.minutes)]
     return list(zip(names, (training, validation), strict=True))
 
 
 def load(args, rows):
-    """The trained model: with the alphabet of the rows, and SpecAugment."""
+    """The trained model: with SpecAugment, and the characters of the rows."""
     precision = keras_ds2.use_mixed_precision(args.mixed_precision)
     name, model = load_model(args.model, args.device)
     alphabet = args.alphabet or model.alphabet
@@ -142,6 +158,7 @@ def train_stage(
     learning_rate,
     warmup_epochs=WARMUP_EPOCHS,
     epochs_per_round=1,
+    same_start=True,
 ):
     """Trains what is trainable, or goes on, from a rate of 0 back to 0."""
     training, validation = data
@@ -162,7 +179,7 @@ def train_stage(
         callbacks=[
             keras_ds2.TrainingMonitor(training),
             keras_ds2.BackupAndRestore(
-                f"{folder}/backup", training, f"{folder}/log.csv"
+                f"{folder}/backup", training, f"{folder}/log.csv", same_start
             ),
         ],
     )
@@ -173,25 +190,29 @@ def finetune(args, model, data):
 
     Started again, a finished stage gives back its weights and is over.
     """
-    epochs = args.head_epochs
-    if epochs:
+    head_epochs = args.head_epochs
+    if head_epochs:
         dense = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
         # Frozen, batch normalization keeps its statistics too.
         for layer in model.layers:
             layer.trainable = layer in dense[-2:]
         head = f"{args.output}/head"
-        train_stage(head, model, data, epochs, HEAD_LEARNING_RATE)
+        train_stage(head, model, data, head_epochs, LEARNING_RATE)
     for layer in model.layers:  # which `model.trainable = True` does not do
         layer.trainable = True
-    epochs = args.epochs - epochs
-    train_stage(f"{args.output}/all", model, data, epochs, LEARNING_RATE)
+    steps = len(data[0])
+    epochs = args.epochs or max(EPOCHS, math.ceil(STEPS / steps))
+    train_stage(
+        f"{args.output}/all", model, data, epochs - head_epochs, LEARNING_RATE
+    )
 
 
 def main(argv=None):
     args = parse_arguments(argv)
     keras.utils.set_random_seed(args.seed)
     manifests = read(args)
-    name, model = load(args, [row for _, rows in manifests for row in rows])
+    (_, rows), _ = manifests
+    name, model = load(args, rows)
     training, validation = prepare(args, model, manifests)
     before = keras_ds2.evaluate(model, validation)
     print(f"Before: {before.report(num_worst=0)}")

@@ -328,6 +328,14 @@ def test_info_of_a_card(capsys, card, model):
         assert line in lines, line
 
 
+def test_info_lists_what_is_shipped(capsys):
+    status, out, err = run(capsys, "info")
+    assert (status, err) == (0, "")
+    an4, en_read = out.splitlines()
+    assert an4.startswith("an4: Spelled letters, numbers,")
+    assert en_read.startswith("en-read (default): English read aloud")
+
+
 def test_look_ahead_is_how_far_samples_act(model, train_clips):
     ahead = round(info._look_ahead(model) * 16000)
     audio = np.repeat(train_clips[0][None, :16000], 3, axis=0)
@@ -396,9 +404,11 @@ def test_errors_are_one_line_and_status_2(capsys, argv, message, monkeypatch):
 @pytest.fixture
 def shipped(model, tmp_path, monkeypatch):
     """Where what is shipped lies; every card is that of `model`."""
-    monkeypatch.setattr(pretrained, "_FOLDER", tmp_path)
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    monkeypatch.setattr(pretrained, "_FOLDER", folder)
     monkeypatch.setattr(pretrained, "load_pretrained", lambda name: model)
-    return tmp_path
+    return folder
 
 
 def test_who_names_no_model_gets_a_shipped_one(capsys, shipped, terminal):
@@ -598,9 +608,9 @@ def test_commands_of_the_manual_work(capsys, card, shipped, monkeypatch):
     text = text.replace("\\\n", " ")
     commands = re.findall(r"^\$ keras-ds2 (.*)$", text, re.MULTILINE)
     assert len(commands) > 8
-    monkeypatch.chdir(shipped)
+    monkeypatch.chdir(card.parent)
     for name in ("an4.json", "en-read.json"):
-        shutil.copy(card, name)
+        shutil.copy(card, shipped / name)
     for name in ("talk.wav", "interview.flac"):
         samples, rate = soundfile.read(CLIPS[0])
         soundfile.write(name, samples, rate)
@@ -611,7 +621,7 @@ def test_commands_of_the_manual_work(capsys, card, shipped, monkeypatch):
     shutil.copy(DATA / "words.kenlm", "words.kenlm")
     pathlib.Path("words.txt").write_text("country\nmanner\n")
     shutil.copytree(DATA / "LibriSpeech", "LibriSpeech")
-    os.rename("LibriSpeech/dev-clips", "LibriSpeech/dev-clean")
+    os.rename("LibriSpeech/dev-clips", "LibriSpeech/test-clean")
     # At a port that is free, and not for ever.
     open_socket = server.open_socket
     monkeypatch.setattr(

@@ -50,7 +50,9 @@ def data(tmp_path_factory):
     manifests = {
         "train": rows,
         "validation": rows[:3],
-        "accents": [row | {"text": f"é {row['text']}!"} for row in rows],
+        "others": rows[3:],
+        "one": rows[:1],
+        "accents": [row | {"text": f"é {row['text']}!"} for row in rows[3:]],
     }
     for name, chosen in manifests.items():
         lines = map(json.dumps, chosen)
@@ -133,6 +135,20 @@ def test_goes_on_in_the_stage_where_it_was_killed(
     assert told.count("  said: ") == 3
 
 
+def test_another_model_is_another_training(finished, example, tiny, tmp_path):
+    argv, folder, _ = finished
+    model = keras_ds2.load_pretrained(tiny)
+    model.get_layer("dense").bias.assign_add(
+        keras.ops.ones_like(model.get_layer("dense").bias)
+    )
+    card = tmp_path / "other.json"
+    keras_ds2.save_pretrained(model, card)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+    with pytest.raises(ValueError, match="\n  initial_weights: "):
+        example.main([*argv, f"--model={card}", f"--output={folder}"])
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
 def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
     card = tmp_path / "mine.json"
     before, after = example.main(
@@ -158,10 +174,13 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (["--alphabet=aa", "--extend-alphabet"], "must not repeat"),
         (["--model=an5"], "There is no model 'an5'. Shipped: an4"),
         (["--train=absent.jsonl"], "absent.jsonl' does not exist"),
-        (["--epochs=6"], "a stage must have more than 1 .warmup"),
+        (["--train=one.jsonl"], "one.jsonl: .* Received: 0 and 1 utterances"),
+        (["--validation=one.jsonl"], "one.jsonl: .* is trained on, too"),
+        (["--epochs=4"], "a stage must have more than 1 .warmup"),
         (["--head-epochs=1"], "a stage must have more than 1 .warmup"),
         (["--minutes=0"], "--minutes must be more than 0"),
         (["--save-pretrained=a"], "--save-pretrained must end in .json"),
+        (["--save-pretrained=nowhere/a.json"], "there is no folder 'nowhere'"),
     ],
 )
 def test_errors_come_before_training(
@@ -193,8 +212,33 @@ def test_minutes_are_drawn_and_fewer_are_among_more(example, data):
     assert sum(seconds[:-1]) < 6 <= sum(seconds)
     assert set(some) < set(everything)
     assert set(draw("--minutes=0.05")[0]) < set(some)
-    _, validation = draw("--validation=validation.jsonl")
-    assert len(validation) == 3
+    training, validation = draw(
+        "--train=others.jsonl", "--validation=validation.jsonl"
+    )
+    assert (len(training), len(validation)) == (4, 3)
+
+
+def test_fewer_minutes_have_more_passes(
+    example, data, tiny, tmp_path, monkeypatch
+):
+    stages = []
+
+    def record(folder, model, data, epochs, rate):
+        stages.append((epochs, len(data[0])))
+
+    monkeypatch.setattr(example, "train_stage", record)
+    monkeypatch.setattr(example, "BATCH_SIZE", 2)
+    monkeypatch.setattr(example, "STEPS", 100)
+    argv = [f"--model={tiny}", f"--data={data}", "--train=train.jsonl"]
+    argv += [f"--output={tmp_path}", "--device=cpu"]
+    example.main(argv)  # six clips
+    assert stages == [(3, 3), (31, 3)]
+    stages.clear()
+    example.main([*argv, "--minutes=0.1"])
+    assert stages == [(3, 2), (47, 2)]
+    stages.clear()
+    example.main([*argv, "--minutes=0.1", "--epochs=9"])
+    assert stages == [(3, 2), (6, 2)]
 
 
 @pytest.fixture
@@ -203,7 +247,7 @@ def benchmark():
 
 
 def run_benchmark(benchmark, data, tiny, folder, *flags):
-    argv = [f"--model={tiny}", f"--data={data}", "--train=train.jsonl"]
+    argv = [f"--model={tiny}", f"--data={data}", "--train=others.jsonl"]
     argv += ["--validation=validation.jsonl", f"--output={folder}"]
     return benchmark.main([*argv, "--minutes", "0.2", "0.1", *flags])
 
@@ -231,7 +275,13 @@ def test_benchmark_skips_what_is_done_and_draws(
     assert done == [("finetuned", 0.2), ("scratch", 0.2)]
     assert [row["minutes"] for row in rows] == [0, 0.1, 0.1, 0.2, 0.2]
     assert figure.stat().st_size > 10_000
-    # Another seed is another experiment.
+    # Another recipe is another experiment, and so is another seed.
+    done.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "SCRATCH_EPOCHS", 7)
+        with pytest.raises(KeyboardInterrupt):
+            run_benchmark(benchmark, data, tiny, tmp_path)
+    assert len(done) == 3
     done.clear()
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(benchmark, data, tiny, tmp_path, "--seed=1")
@@ -244,6 +294,7 @@ def test_benchmark_trains_both_arms(
 ):
     for name, value in (("EPOCHS", 4), ("HEAD_EPOCHS", 2), ("BATCH_SIZE", 3)):
         monkeypatch.setattr(example, name, value)
+    monkeypatch.setattr(example, "STEPS", 1)
     for name in ("SCRATCH_EPOCHS", "SCRATCH_STEPS"):
         monkeypatch.setattr(benchmark, name, 7)
     monkeypatch.setattr(benchmark, "load_example", lambda: example)

@@ -8,14 +8,14 @@ from keras_ds2.cli import shared
 _EPILOG = """\
 CORPUS is one of
   test.jsonl              a manifest: {"audio": "a.wav", "text": "go"} a line
-  LibriSpeech/dev-clean   a subset of LibriSpeech as it unpacks
+  LibriSpeech/test-clean  a subset of LibriSpeech as it unpacks
   LibriSpeech             all subsets there
   an4                     CMU AN4, with its folders etc and wav (see --split)
 
 examples:
   keras-ds2 evaluate test.jsonl
   keras-ds2 evaluate --model mine.json --decoder decoder.json an4
-  keras-ds2 evaluate --worst 20 --output hypotheses.jsonl LibriSpeech/dev-clean
+  keras-ds2 evaluate --worst 20 --output hypotheses.jsonl LibriSpeech/test-clean
   keras-ds2 evaluate --report errors.html test.jsonl
 
 WER and CER count all edits over all words (characters), with the transcripts

@@ -5,8 +5,11 @@ import json
 from keras_ds2.cli import shared
 
 _EPILOG = """\
+Without MODEL, lists those that are shipped.
+
 examples:
-  keras-ds2 info an4
+  keras-ds2 info
+  keras-ds2 info en-read
   keras-ds2 info runs/100/best.keras
 """
 
@@ -21,6 +24,7 @@ def add_parser(subparsers):
     )
     parser.add_argument(
         "model",
+        nargs="?",
         metavar="MODEL",
         help="name of a shipped model, card (.json) or .keras file",
     )
@@ -30,6 +34,9 @@ def add_parser(subparsers):
 
 def run(args):
     """Runs the command."""
+    if args.model is None:
+        _list_shipped()
+        return 0
     name, model = shared.load_model(args.model, args.device)
     with shared.quiet_imports():
         from keras_ds2.pretrained import read_card
@@ -46,6 +53,16 @@ def run(args):
             _show(key, value)
     _show("arguments", {k: v for k, v in config.items() if k != "dtype"})
     return 0
+
+
+def _list_shipped():
+    with shared.quiet_imports():
+        from keras_ds2.pretrained import pretrained_names, read_card
+
+    for name in pretrained_names():
+        default = " (default)" if name == shared.DEFAULT_MODEL else ""
+        description = read_card(name).get("description", "")
+        print(f"{name}{default}: {description}")
 
 
 def _show(key, value, depth=0):

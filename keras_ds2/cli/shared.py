@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-_DEFAULT_MODEL = "en-read"
+DEFAULT_MODEL = "en-read"
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +30,8 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="name of a shipped model, card (.json) or .keras file "
-        f"(default: {_DEFAULT_MODEL})",
+        help="name of a shipped model (keras-ds2 info lists them), card "
+        f"(.json) or .keras file (default: {DEFAULT_MODEL})",
     )
 
 
@@ -88,7 +88,7 @@ def load_model(name: str | None, device: str = "auto"):
 
     use_device(device)
     if name is None:
-        name = _DEFAULT_MODEL
+        name = DEFAULT_MODEL
         if is_terminal():
             print(f"Model: {name} (--model for another)", file=sys.stderr)
     if name.endswith(".json") or name in pretrained_names():

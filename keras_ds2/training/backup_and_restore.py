@@ -9,7 +9,11 @@ from typing import Any
 import keras
 
 from keras_ds2.training.backup_files import read_latest_backup, write_backup
-from keras_ds2.training.differences import find_differences, to_plain
+from keras_ds2.training.differences import (
+    describe_training,
+    find_differences,
+    to_plain,
+)
 from keras_ds2.training.state import read_state, write_state
 
 # What Keras's own callbacks have to remember.
@@ -49,6 +53,11 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         log_path: CSV file of one row per epoch, in place of `CSVLogger`: rows
             of epochs that are trained again disappear. Defaults to `None`,
             for none.
+        same_start: Boolean. Whether a training may only go on if it begins
+            with the same weights, as it does when given again: for
+            fine-tuning, where another model of the same kind would go on
+            with what the first has become. Defaults to `False`: initial
+            weights may be random.
 
     Other callbacks are found by `fit` of this package's models. Those whose
     state is not known are refused: give them an attribute
@@ -93,11 +102,12 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     fit_order = 1
     backed_up_attributes = ()
 
-    def __init__(self, backup_dir, dataset, log_path=None):
+    def __init__(self, backup_dir, dataset, log_path=None, same_start=False):
         super().__init__(os.fspath(backup_dir), delete_checkpoint=False)
         self.folder = pathlib.Path(backup_dir)
         self.dataset = dataset
         self.log_path = None if log_path is None else pathlib.Path(log_path)
+        self.same_start = same_start
         self.rows: list[dict[str, Any]] = []
         self.companions: list[tuple[Any, tuple[str, ...]]] = []
 
@@ -137,7 +147,13 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         self._check_folders()
         self.rows = []
         # Now, and not at every backup: callbacks may change learning rates.
-        self.description = self._describe()
+        self.description = describe_training(
+            self.model,
+            self.dataset,
+            self.params["steps"],
+            self.companions,
+            self.same_start,
+        )
         backup = read_latest_backup(self.folder)
         self.next_epoch = 0
         if backup:
@@ -237,35 +253,6 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 f"Goes on after {done}: step {step}, pass "
                 f"{1 + step // len(self.dataset)}."
             )
-
-    def _describe(self):
-        """What must be equal for a training to go on, in plain JSON."""
-        return to_plain(
-            {
-                "model": {
-                    "class": type(self.model).__name__,
-                    **self.model.get_config(),
-                },
-                "optimizer": keras.saving.serialize_keras_object(
-                    self.model.optimizer
-                ),
-                "dataset": self.dataset.description(),
-                "steps_per_epoch": self.params["steps"],
-                "callbacks": [
-                    [
-                        type(callback).__name__,
-                        getattr(callback, "monitor", None),
-                    ]
-                    for callback, names in self.companions
-                    if names
-                ],
-                # The optimizer has variables for those that are trained.
-                "weights": {
-                    weight.path: "trained" if weight.trainable else "fixed"
-                    for weight in self.model.weights
-                },
-            }
-        )
 
     def _refuse_other(self, description):
         if differences := find_differences(description, self.description):
