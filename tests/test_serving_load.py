@@ -31,6 +31,7 @@ from browser import Browser
 from serving import check, connect, finals, from_pcm, read, send_audio, to_pcm
 
 import keras_ds2
+from keras_ds2.cli.shared import load_model
 
 pytestmark = pytest.mark.slow
 
@@ -45,12 +46,12 @@ CLIP = (
 class Process:
     """`keras-ds2 serve`, with flags."""
 
-    def __init__(self, *flags):
+    def __init__(self, model, *flags):
         code = "import sys; sys.argv[0] = 'keras-ds2'; "
         code += "from keras_ds2.cli.main import main; "
         code += "sys.exit(main(['serve', *sys.argv[1:]]))"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, "--model", TINY, "--port=0", *flags],
+            [sys.executable, "-c", code, "--model", model, "--port=0", *flags],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -84,8 +85,8 @@ class Process:
 
 
 @contextlib.contextmanager
-def serve(*flags):
-    service = Process(*flags)
+def serve(*flags, model=TINY):
+    service = Process(model, *flags)
     try:
         yield service
         service.process.send_signal(signal.SIGTERM)
@@ -127,7 +128,11 @@ async def speak(address, pcm, begin_at):
         return check(await listening), time.monotonic() - ended
 
 
-def test_fifty_clients_for_a_minute(model, train_clips, dev_clips):
+@pytest.mark.parametrize(
+    "name", [str(TINY), "en-read"], ids=["tiny", "en-read"]
+)
+def test_fifty_clients_for_a_minute(name, train_clips, dev_clips):
+    _, model = load_model(name, "cpu")
     clips = [*train_clips, *dev_clips]
     recordings = []
     for seed in range(5):
@@ -145,7 +150,7 @@ def test_fifty_clients_for_a_minute(model, train_clips, dev_clips):
             ]
         )
 
-    with serve("--max-requests=1000") as service:
+    with serve("--max-requests=1000", model=name) as service:
         before = service.megabytes
         results = asyncio.run(run())
         grown = service.megabytes - before
