@@ -43,6 +43,14 @@ def test_round_trip(tmp_path):
     assert loaded(logits, [20]) == decoder(logits, [20])
 
 
+def test_a_prior_may_be_an_array(tmp_path):
+    path = tmp_path / "decoder.json"
+    prior = np.full(4, 0.25, "float32")
+    decoder = keras_ds2.BeamSearchDecoder(" ab", prior=prior, prior_weight=1)
+    keras_ds2.save_decoder(path, decoder)
+    assert keras_ds2.load_decoder(path, " ab").prior == [0.25] * 4
+
+
 def test_what_lies_elsewhere_has_an_absolute_path(tmp_path, monkeypatch):
     (tmp_path / "words.txt").write_text("ab\nba\n")
     (tmp_path / "decoders").mkdir()
