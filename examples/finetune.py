@@ -106,10 +106,14 @@ def read(args):
             f"train on and to validate on. Received: {len(training)} and "
             f"{len(validation)} utterances."
         )
-    if both := {row.audio for row in training} & {x.audio for x in validation}:
+    files = [
+        {os.path.realpath(row.audio) for row in rows}
+        for rows in (training, validation)
+    ]
+    if both := files[0] & files[1]:
         raise ValueError(
             f"{names[1]}: '{min(both)}' is trained on, too, and would flatter. "
-            f"{len(both)} such files. Leave them out of one manifest."
+            f"{len(both)} such files. Let each stand in one place only."
         )
     before = np.cumsum([0.0, *(row.duration for row in training[:-1])])
     training = training[: np.sum(before < 60 * args.minutes)]

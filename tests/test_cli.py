@@ -459,6 +459,24 @@ def validation(tmp_path):
     return path
 
 
+def test_a_prior_is_measured_and_written(capsys, tmp_path, validation):
+    decoder = tmp_path / "decoder.json"
+    lexicon = tmp_path / "words.txt"
+    lexicon.write_text("country\nmanner\n")
+    status, out, _ = run(
+        *(capsys, "tune-decoder", validation, "--model", TINY),
+        *("--lexicon", lexicon, "--word-scores", 0, "--beam-width", 8),
+        *("--prior-weights", 0.5, "--output", decoder),
+    )
+    assert status == 0 and "beam_width 8, prior_weight 0.5; greedy" in out
+    written = json.loads(decoder.read_text())
+    assert written["prior_weight"] == 0.5
+    loaded = keras_ds2.load_decoder(decoder)
+    assert len(loaded.prior) == 1 + len(loaded.alphabet)
+    assert sum(loaded.prior) == pytest.approx(1, abs=0.01)
+    assert loaded.prior[0] == max(loaded.prior)  # the blank
+
+
 def test_tuned_decoder_is_read_by_transcribe(capsys, tmp_path, validation):
     words = sorted({word for text in TEXTS for word in text.split()})
     lexicon, decoder = tmp_path / "words.txt", tmp_path / "decoder.json"

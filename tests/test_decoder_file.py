@@ -46,9 +46,13 @@ def test_round_trip(tmp_path):
 def test_a_prior_may_be_an_array(tmp_path):
     path = tmp_path / "decoder.json"
     prior = np.full(4, 0.25, "float32")
-    decoder = keras_ds2.BeamSearchDecoder(" ab", prior=prior, prior_weight=1)
+    decoder = keras_ds2.BeamSearchDecoder(
+        " ab", prior=prior, prior_weight=np.float32(0.5)
+    )
+    prior[0] = 0.0  # the decoder has its own
     keras_ds2.save_decoder(path, decoder)
-    assert keras_ds2.load_decoder(path, " ab").prior == [0.25] * 4
+    loaded = keras_ds2.load_decoder(path, " ab")
+    assert (loaded.prior, loaded.prior_weight) == ([0.25] * 4, 0.5)
 
 
 def test_what_lies_elsewhere_has_an_absolute_path(tmp_path, monkeypatch):

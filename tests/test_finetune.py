@@ -249,7 +249,7 @@ def benchmark():
 def run_benchmark(benchmark, data, tiny, folder, *flags):
     argv = [f"--model={tiny}", f"--data={data}", "--train=others.jsonl"]
     argv += ["--validation=validation.jsonl", f"--output={folder}"]
-    return benchmark.main([*argv, "--minutes", "0.2", "0.1", *flags])
+    return benchmark.main([*argv, "--minutes", "0.2", "0.05", *flags])
 
 
 def test_benchmark_skips_what_is_done_and_draws(
@@ -268,12 +268,12 @@ def test_benchmark_skips_what_is_done_and_draws(
     monkeypatch.setattr(benchmark, "run_arm", arm)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(benchmark, data, tiny, tmp_path)
-    assert done == [("pretrained", 0), ("finetuned", 0.1), ("scratch", 0.1)]
+    assert done == [("pretrained", 0), ("finetuned", 0.05), ("scratch", 0.05)]
     done.clear()
     figure = tmp_path / "figure.png"
     rows = run_benchmark(benchmark, data, tiny, tmp_path, f"--plot={figure}")
     assert done == [("finetuned", 0.2), ("scratch", 0.2)]
-    assert [row["minutes"] for row in rows] == [0, 0.1, 0.1, 0.2, 0.2]
+    assert [row["minutes"] for row in rows] == [0, 0.05, 0.05, 0.2, 0.2]
     assert figure.stat().st_size > 10_000
     # Another recipe is another experiment, and so is another seed.
     done.clear()
@@ -307,6 +307,6 @@ def test_benchmark_trains_both_arms(
         for name in ("minutes", "exact_minutes", "utterances", "words"):
             assert few[name] == many[name]
     assert rows[1]["exact_minutes"] < rows[3]["exact_minutes"]
-    log = tmp_path / "scratch-0.1min-seed0" / "log.csv"
+    log = tmp_path / "scratch-0.05min-seed0" / "log.csv"
     # 7 passes are 9, in rounds of 3.
     assert len(log.read_text().splitlines()) == 1 + 3

@@ -204,6 +204,14 @@ def test_both_borders():
     )
 
 
+def test_no_prior_is_no_border():
+    table = [DecoderTrial(8, p, 0.5, 0.0, 0.3 + p) for p in (0.0, 0.5)]
+    assert DecoderTuning(table, table[0], None, 0.6, 2).on_border == ()
+    assert DecoderTuning(table, table[1], None, 0.6, 2).on_border == (
+        "prior_weight",
+    )
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -65,7 +65,7 @@ def add_parser(subparsers):
         nargs="+",
         metavar="P",
         help="how much of the network's own liking for each character to "
-        "take out; 0.3 to 0.8 help a model of high error rates (default: 0)",
+        "take out; for a model of high error rates try 0.3 to 0.8 (default: 0)",
     )
     parser.add_argument(
         "--beam-width",

@@ -276,7 +276,7 @@ class BeamSearchDecoder:
                 f"alphabet={self.alphabet!r}."
             )
         if self.prior is not None or self.prior_weight:
-            validate_prior(self.prior, len(self.alphabet) + 1)
+            self.prior = validate_prior(self.prior, len(self.alphabet) + 1)
         if self.blank_index not in range(len(self.alphabet) + 1):
             raise ValueError(
                 f"`blank_index` must be from 0 to {len(self.alphabet)}: "

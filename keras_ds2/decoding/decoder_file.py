@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from keras_ds2.decoding.beam_search import BeamSearchDecoder
 from keras_ds2.text import DEFAULT_ALPHABET
 
@@ -120,9 +118,12 @@ def save_decoder(
             arguments[key] = str(file)
         elif value is not None:
             arguments[key] = list(value)
-    if decoder.prior is not None:  # perhaps an array
-        arguments["prior"] = np.asarray(decoder.prior, "float64").tolist()
-    text = json.dumps(arguments, indent=2, ensure_ascii=False)
+    text = json.dumps(
+        arguments,
+        indent=2,
+        ensure_ascii=False,
+        default=lambda value: value.item(),  # NumPy's weights
+    )
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 

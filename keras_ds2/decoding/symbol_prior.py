@@ -51,7 +51,7 @@ def divide_by_prior(log_probs, prior, prior_weight):
 
 
 def validate_prior(prior, num_symbols):
-    """Raises a `ValueError` unless there are so many positive numbers."""
+    """Returns a list of so many positive numbers, or raises a `ValueError`."""
     if prior is None:
         raise ValueError(
             "`prior_weight` needs a `prior`, which `tune_decoder` measures. "
@@ -68,3 +68,4 @@ def validate_prior(prior, num_symbols):
             f"`prior` must be {num_symbols} positive numbers: of the blank, "
             f"and of each character of the alphabet. Received: prior={prior}."
         )
+    return values.tolist()

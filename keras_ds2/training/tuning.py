@@ -52,8 +52,9 @@ def tune_decoder(
         word_scores: Sequence of floats. Defaults to `None`: `(-2, -1, 0, 1,
             2)`, or 0 without words, as with a model of characters.
         beam_widths: Sequence of integers. Defaults to `None`: the decoder's.
-        prior_weights: Sequence of floats, not negative; 0.3 to 0.8 help a
-            model of high error rates. Defaults to `None`: the decoder's.
+        prior_weights: Sequence of floats, not negative. For a model of high
+            error rates 0.3 to 0.8 are worth a try. Defaults to `None`: the
+            decoder's.
         progress: Boolean. Whether to report each trial to standard error.
             Defaults to `False`.
 
