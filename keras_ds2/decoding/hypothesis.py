@@ -37,7 +37,8 @@ class Hypothesis:
         text: String. The words, one space between them.
         score: Float. What the decoder maximizes; see `BeamSearchDecoder`.
         acoustic_score: Float. Natural logarithm of the probability that the
-            network gives the text, all alignments in the beam together.
+            network gives the text, all alignments in the beam together; with
+            a `prior`, after that was divided out.
         lm_score: Float. Natural logarithm of the probability that the
             language model gives the text, its end included, before any
             weight. `0` without a language model.
