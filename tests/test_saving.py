@@ -23,9 +23,11 @@ import sys
 import keras
 import numpy as np
 import pytest
+from keras.src.saving.serialization_lib import ObjectSharingScope
 
 import keras_ds2
 from keras_ds2.audio import pad_samples
+from keras_ds2.models.parts import recurrent_layer
 
 ROOT = pathlib.Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
@@ -266,3 +268,17 @@ def test_subclasses_keep_all_arguments(tmp_path):
     assert type(loaded) is WithAnArgumentMore
     assert loaded.get_config() == model.get_config()
     assert loaded.extra == 2
+
+
+def test_layers_of_two_directions_are_not_taken_for_each_other():
+    # What `load_model` opens. An object's address may be that of a dead one.
+    with ObjectSharingScope():
+        layers = [
+            recurrent_layer("lstm", 2, True, "sum", None, f"rnn_{number}")
+            for number in range(300)
+        ]
+    parts = [
+        x for both in layers for x in (both.forward_layer, both.backward_layer)
+    ]
+    assert len({id(part) for part in parts}) == 600
+    assert [part.go_backwards for part in parts] == 300 * [False, True]

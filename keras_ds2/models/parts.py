@@ -69,6 +69,11 @@ def recurrent_layer(
     )
     if not bidirectional:
         return layer
-    return keras.layers.Bidirectional(
+    both = keras.layers.Bidirectional(
         layer, merge_mode=merge_mode, dtype=dtype, name=name
     )
+    # Keras makes copies of the layer, and while a model is loaded it knows
+    # objects by their address: had the next layer that of this one, it would
+    # be taken for it. So the layer lives on, unseen by Keras.
+    object.__setattr__(both, "_copied_layer", layer)
+    return both
