@@ -18,6 +18,7 @@ all rows of this model, data, seed and recipe.
 
 import argparse
 import gc
+import hashlib
 import importlib.util
 import json
 import math
@@ -62,6 +63,18 @@ def read_recipe(example):
     }
 
 
+def digest(content):
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def read_weights(model):
+    """Tells the weights of two models of the same name apart."""
+    path = Path(model)
+    if path.suffix != ".keras":
+        path = Path(keras_ds2.pretrained_weights(model))
+    return digest(path.read_bytes())
+
+
 def train_from_scratch(example, folder, model, data):
     """Trains the network anew; returns it."""
     training = data[0]
@@ -102,12 +115,11 @@ def score(model, validation):
     }
 
 
-def run_arm(example, options, arm, minutes):
+def run_arm(example, options, folder, arm, minutes):
     """Trains and scores; a dictionary of figures."""
     keras.backend.clear_session()
     gc.collect()
     keras.utils.set_random_seed(options.seed)
-    folder = f"{options.output}/{arm}-{minutes:g}min-seed{options.seed}"
     args = example.parse_arguments(
         [f"--model={options.model}", f"--data={options.data}"]
         + [f"--train={options.train}", f"--validation={options.validation}"]
@@ -117,7 +129,7 @@ def run_arm(example, options, arm, minutes):
     )
     begun = time.perf_counter()
     manifests = example.read(args)
-    _, model = example.load(args, manifests[0][1])
+    _, model = example.load(args, manifests)
     data = training, validation = example.prepare(args, model, manifests)
     if arm == "scratch":
         model = train_from_scratch(example, folder, model, data)
@@ -200,6 +212,8 @@ def main(argv=None):
     names = ("model", "data", "train", "validation", "seed", "mixed_precision")
     common = {name: getattr(options, name) for name in names}
     common["recipe"] = read_recipe(example)
+    common["weights"] = read_weights(options.model)
+    experiment = digest(json.dumps(common, sort_keys=True).encode())
     path = Path(options.output, "rows.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     arms = [(arm, m) for m in sorted(options.minutes) for arm in LABELS]
@@ -207,7 +221,8 @@ def main(argv=None):
         settings = {**common, "arm": arm, "minutes": minutes}
         if not any(settings.items() <= row.items() for row in read_rows(path)):
             print(f"=== {arm}, {minutes:g} minutes ===", flush=True)
-            row = settings | run_arm(example, options, arm, minutes)
+            folder = f"{options.output}/{experiment}/{arm}-{minutes:g}min"
+            row = settings | run_arm(example, options, folder, arm, minutes)
             with open(path, "a") as file:
                 print(json.dumps(row, allow_nan=False), file=file)
     rows = [row for row in read_rows(path) if common.items() <= row.items()]

@@ -120,17 +120,26 @@ def read(args):
     return list(zip(names, (training, validation), strict=True))
 
 
-def load(args, rows):
-    """The trained model: with SpecAugment, and the characters of the rows."""
+def load(args, manifests):
+    """The trained model: with SpecAugment, and all characters that it needs."""
     precision = keras_ds2.use_mixed_precision(args.mixed_precision)
     name, model = load_model(args.model, args.device)
     alphabet = args.alphabet or model.alphabet
-    unknown = unknown_characters("".join(row.text for row in rows), alphabet)
+    unknown, unseen = (
+        unknown_characters("".join(row.text for row in rows), alphabet)
+        for _, rows in manifests
+    )
     if unknown and not args.extend_alphabet:
         raise ValueError(
             f"The transcripts have characters that are not in the alphabet, "
             f"{alphabet!r}: {unknown!r}. Spell them out, or pass "
             "--extend-alphabet to add them, or --alphabet with all of them."
+        )
+    if unseen := unknown_characters(unseen, unknown):
+        raise ValueError(
+            f"{manifests[1][0]}: the transcripts to validate on have "
+            f"characters that nothing would teach: {unseen!r}. Spell them out, "
+            "or train on speech that has them, too."
         )
     model = model.with_vocabulary(alphabet + unknown)
     # A copy, for a model keeps the options that it was built with.
@@ -215,8 +224,7 @@ def main(argv=None):
     args = parse_arguments(argv)
     keras.utils.set_random_seed(args.seed)
     manifests = read(args)
-    (_, rows), _ = manifests
-    name, model = load(args, rows)
+    name, model = load(args, manifests)
     training, validation = prepare(args, model, manifests)
     before = keras_ds2.evaluate(model, validation)
     print(f"Before: {before.report(num_worst=0)}")

@@ -172,6 +172,11 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (["--train=accents.jsonl"], "'!é'. Spell .* pass --extend-alphabet"),
         (["--alphabet= abc"], "the alphabet, ' abc': 'defhij.*--alphabet"),
         (["--alphabet=aa", "--extend-alphabet"], "must not repeat"),
+        (
+            ["--train=validation.jsonl", "--validation=accents.jsonl"]
+            + ["--extend-alphabet"],
+            "accents.jsonl: .* nothing would teach: '!é'",
+        ),
         (["--model=an5"], "There is no model 'an5'. Shipped: an4"),
         (["--train=absent.jsonl"], "absent.jsonl' does not exist"),
         (["--train=one.jsonl"], "one.jsonl: .* Received: 0 and 1 utterances"),
@@ -255,9 +260,10 @@ def run_benchmark(benchmark, data, tiny, folder, *flags):
 def test_benchmark_skips_what_is_done_and_draws(
     benchmark, data, tiny, tmp_path, monkeypatch
 ):
-    done = []
+    done, folders = [], set()
 
-    def arm(example, options, name, minutes):
+    def arm(example, options, folder, name, minutes):
+        folders.add(pathlib.Path(folder).parent)
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append((name, minutes))
@@ -286,6 +292,12 @@ def test_benchmark_skips_what_is_done_and_draws(
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(benchmark, data, tiny, tmp_path, "--seed=1")
     assert len(done) == 3
+    # And so are other weights of the same name.
+    done.clear()
+    monkeypatch.setattr(benchmark, "read_weights", lambda model: "other")
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(benchmark, data, tiny, tmp_path)
+    assert len(done) == 3 and len(folders) == 4
 
 
 @pytest.mark.slow
@@ -307,6 +319,6 @@ def test_benchmark_trains_both_arms(
         for name in ("minutes", "exact_minutes", "utterances", "words"):
             assert few[name] == many[name]
     assert rows[1]["exact_minutes"] < rows[3]["exact_minutes"]
-    log = tmp_path / "scratch-0.05min-seed0" / "log.csv"
+    [log] = tmp_path.glob("*/scratch-0.05min/log.csv")
     # 7 passes are 9, in rounds of 3.
     assert len(log.read_text().splitlines()) == 1 + 3
