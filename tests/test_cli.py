@@ -304,7 +304,7 @@ def test_bad_audio_in_a_corpus(capsys, tmp_path):
     status, out, err = run(
         capsys, "evaluate", "--skip-invalid", "--model", TINY, manifest
     )
-    assert status == 0 and "\n1 utterances" in out
+    assert status == 0 and "\n1 utterance\n" in out
     assert "1 unreadable" in err
 
 
@@ -477,6 +477,20 @@ def test_a_prior_is_measured_and_written(capsys, tmp_path, validation):
     assert loaded.prior[0] == max(loaded.prior)  # the blank
 
 
+def test_a_prior_needs_no_words(capsys, tmp_path, validation):
+    decoder = tmp_path / "decoder.json"
+    status, out, _ = run(
+        *(capsys, "tune-decoder", validation, "--model", TINY),
+        *("--beam-width", 8, "--prior-weights", 0, 0.5, "--output", decoder),
+    )
+    assert status == 0 and "beam_width 8, prior_weight 0.5;" in out
+    assert json.loads(decoder.read_text())["lexicon"] is None
+    status, out, _ = run(
+        capsys, "transcribe", "--model", TINY, "--decoder", decoder, CLIPS[0]
+    )
+    assert (status, out) == (0, TEXTS[0] + "\n")
+
+
 def test_tuned_decoder_is_read_by_transcribe(capsys, tmp_path, validation):
     words = sorted({word for text in TEXTS for word in text.split()})
     lexicon, decoder = tmp_path / "words.txt", tmp_path / "decoder.json"
@@ -509,7 +523,7 @@ def test_tuned_decoder_is_read_by_transcribe(capsys, tmp_path, validation):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ([], "There is nothing to weigh. Pass --language-model or --lexicon."),
+        ([], "nothing to weigh. Pass --language-model, --lexicon or --prior"),
         (["--output", "absent/d.json"], "there is no folder 'absent'"),
         (["--plot", "absent/d.png"], "there is no folder 'absent'"),
         (["--word-scores"], "expected at least one argument"),

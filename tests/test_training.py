@@ -189,7 +189,7 @@ def test_report_of_evaluation():
     )
     # No errors, no interval: other draws would show none either.
     assert Evaluation(0.0, 0.0, items[1:]).report(num_worst=0) == (
-        "WER 0.00 %, CER 0.00 %\n1 utterances"
+        "WER 0.00 %, CER 0.00 %\n1 utterance"
     )
 
 

@@ -26,7 +26,7 @@ def add_parser(subparsers):
     """Adds the command."""
     parser = subparsers.add_parser(
         "tune-decoder",
-        help="find the weights of a language model on validation data",
+        help="find the weights of a decoder on validation data",
         description="Finds the weights of the fewest word errors, and writes "
         "a decoder file.",
         epilog=_EPILOG,
@@ -95,9 +95,10 @@ def add_parser(subparsers):
 
 def run(args):
     """Runs the command."""
-    if not (args.language_model or args.lexicon):
+    if not (args.language_model or args.lexicon or args.prior_weights):
         raise ValueError(
-            "There is nothing to weigh. Pass --language-model or --lexicon."
+            "There is nothing to weigh. Pass --language-model, --lexicon or "
+            "--prior-weights."
         )
     shared.check_outputs(args.output, args.plot)
     root, names = shared.locate_corpus(args.corpus, args.split)

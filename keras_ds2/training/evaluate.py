@@ -74,7 +74,8 @@ class Evaluation:
         lines = [
             f"WER {100 * self.wer:.2f} %{_interval(words, '95 % interval ')}, "
             f"CER {100 * self.cer:.2f} %{_interval(characters)}",
-            f"{len(self.utterances)} utterances",
+            f"{len(self.utterances)} utterance"
+            + "s" * (len(self.utterances) != 1),
         ]
         if not math.isnan(words.low):
             lines[-1] += f"; intervals by resampling {words.resampled}"
