@@ -301,6 +301,25 @@ def test_a_prior_is_a_bias_of_the_logits(what, words_arpa, characters_arpa):
     assert [h.text for h in ours] != [h.text for h in plain(logits, [5])[0]]
 
 
+def test_a_prior_begins_with_the_blank_wherever_it_is():
+    logits = random_logits(5)
+    prior = np.linspace(0.1, 0.7, 1 + len(ALPHABET))
+    order = [*range(1, len(prior)), 0, *range(len(prior), logits.shape[-1])]
+    first, last = [
+        BeamSearchDecoder(
+            ALPHABET,
+            lexicon=["a", "ab", "ba"],
+            blank_index=blank_index,
+            prior=prior,
+            prior_weight=0.7,
+            **EVERYTHING,
+        )
+        for blank_index in (0, len(ALPHABET))
+    ]
+    [ours], [expected] = last(logits[..., order], [5]), first(logits, [5])
+    assert_scores(ours, {h.text: h.score for h in expected})
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

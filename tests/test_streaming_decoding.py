@@ -31,7 +31,9 @@ def decoder(request, tmp_path):
             del ngrams["t", "e"]
             ngrams["ten", "to"] = (-0.5, 0.0)
         model = write_arpa(tmp_path / "any.arpa", ngrams)
-    prior = np.linspace(0.01, 0.1, 29) if request.param == "lexicon" else None
+    prior = np.linspace(0.01, 0.1, 29)
+    if request.param == "characters":
+        prior = None
     return BeamSearchDecoder(
         language_model=model,
         lexicon=None if request.param == "characters" else WORDS,
