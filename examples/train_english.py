@@ -122,6 +122,7 @@ def train(args):
         max_duration=MAX_DURATION,
         on_invalid="skip",  # longer ones
         augmentation=keras_ds2.data.Augmentation(SPEEDS, gain=GAIN),
+        sorted_first_pass=not args.weights,
     )
     validation = read(args.validation)
     if not args.weights:

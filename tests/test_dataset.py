@@ -133,6 +133,12 @@ def test_order_is_a_function_of_seed_and_pass(beeps):
     assert tuple(again.order(2)) == orders[1, 2]
     assert tuple(again.order(1)) == orders[1, 1]
     assert again.batches == SpeechDataset(rows, 1).batches
+    # All are shuffled, and the later ones as before.
+    shuffled = SpeechDataset(rows, 1, seed=1, sorted_first_pass=False)
+    assert sorted(shuffled.order(0)) == list(range(12))
+    assert tuple(shuffled.order(0)) not in orders.values()
+    assert tuple(shuffled.order(1)) == orders[1, 1]
+    assert shuffled.description() != again.description()
 
 
 @pytest.mark.parametrize("first", [1, 4, 5, 7, 11])

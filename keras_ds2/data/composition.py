@@ -207,18 +207,10 @@ def validate_rows(
 
 
 @functools.lru_cache(maxsize=8)
-def batch_order(seed: int, pass_index: int, num_batches: int) -> np.ndarray:
-    """Returns the order of batches in a pass; a pure function.
-
-    Pass 0 goes from the shortest to the longest (SortaGrad).
-    """
-    if pass_index == 0:
-        order = np.arange(num_batches)
-    else:
-        generator = np.random.default_rng((seed, pass_index))
-        order = generator.permutation(num_batches)
-    order.setflags(write=False)  # It is shared by all who ask.
-    return order
+def shuffled(seed: int, pass_index: int, num_batches: int) -> np.ndarray:
+    """Returns the order of batches in a pass; a pure function."""
+    generator = np.random.default_rng((seed, pass_index))
+    return generator.permutation(num_batches)
 
 
 def digest(batches: Sequence[Sequence[Utterance]]) -> str:

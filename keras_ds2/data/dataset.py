@@ -10,9 +10,9 @@ import tensorflow as tf
 from keras_ds2.data.augment import Augmentation
 from keras_ds2.data.checks import Rejected, validate_choice
 from keras_ds2.data.composition import (
-    batch_order,
     compose_batches,
     digest,
+    shuffled,
     validate_counts,
     validate_rows,
 )
@@ -20,14 +20,19 @@ from keras_ds2.data.corpus import Utterance
 from keras_ds2.data.reading import BatchReader, Recording, pad_recordings
 from keras_ds2.text import DEFAULT_ALPHABET
 
+_DESCRIBED = (
+    *("batch_size", "max_frames_per_batch", "num_replicas", "seed"),
+    *("sampling_rate", "alphabet", "on_bad_audio", "sorted_first_pass"),
+)
+
 
 class SpeechDataset:
     """Composes utterances into batches and reads them for training.
 
     Batches are composed once, of utterances of similar length, and keep their
     members; passes over the corpus differ in the order of the batches. The
-    order is a pure function of `(seed, pass)`: pass 0 goes from the shortest
-    to the longest (SortaGrad), later ones are shuffled.
+    order is a pure function of `(seed, pass)`: the first goes from the shortest
+    to the longest (SortaGrad), the others are shuffled.
 
     A batch is `(x, y)`:
 
@@ -71,6 +76,8 @@ class SpeechDataset:
             to `None`.
         min_duration: Float, seconds; shorter recordings are bad. Defaults to
             `0.025`, one window: less gives no frame.
+        sorted_first_pass: Boolean. `False` shuffles the first pass too, for
+            a network that has learned before. Defaults to `True`.
 
     Attributes:
         batches: List of lists of `Utterance`, from short to long.
@@ -118,6 +125,7 @@ class SpeechDataset:
         on_bad_audio: str = "error",
         bad_audio_report: str | os.PathLike[str] | None = None,
         min_duration: float = 0.025,
+        sorted_first_pass: bool = True,
     ):
         validate_counts(len(utterances), batch_size, num_replicas, seed)
         validate_choice("on_bad_audio", on_bad_audio)
@@ -130,6 +138,7 @@ class SpeechDataset:
         self.num_replicas = num_replicas
         self.augmentation = augmentation
         self.on_bad_audio = on_bad_audio
+        self.sorted_first_pass = sorted_first_pass
         self.first_step = 0
         slowest = augmentation.slowest_speed if augmentation else 1.0
         self.batches, self.left_over = compose_batches(
@@ -182,20 +191,16 @@ class SpeechDataset:
             "utterances": sum(map(len, self.batches)),
             "hours": self.duration / 3600,
             "batches": len(self),
-            "batch_size": self.batch_size,
-            "max_frames_per_batch": self.max_frames_per_batch,
-            "num_replicas": self.num_replicas,
-            "seed": self.seed,
-            "sampling_rate": self.sampling_rate,
-            "alphabet": self.alphabet,
+            **{name: getattr(self, name) for name in _DESCRIBED},
             "augmentation": config,
-            "on_bad_audio": self.on_bad_audio,
             "digest": digest(self.batches),
         }
 
     def order(self, pass_index: int) -> np.ndarray:
         """Returns the batch numbers of one pass, in order."""
-        return batch_order(self.seed, pass_index, len(self))
+        if pass_index == 0 and self.sorted_first_pass:
+            return np.arange(len(self))
+        return shuffled(self.seed, pass_index, len(self))
 
     def batch_at(self, step: int) -> list[Utterance]:
         """Returns the batch that training sees at one step, from 0 on."""

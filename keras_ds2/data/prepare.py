@@ -36,6 +36,7 @@ def prepare_dataset(
     on_bad_audio: str = "error",
     bad_audio_report: str | os.PathLike[str] | None = None,
     select: Callable[[Utterance], bool] | None = None,
+    sorted_first_pass: bool = True,
 ) -> SpeechDataset:
     """Reads, checks and batches speech for a model.
 
@@ -67,6 +68,9 @@ def prepare_dataset(
             These last five are explained in `SpeechDataset`.
         select: Function of an `Utterance`; what it is false for is left out
             before anything is checked. Defaults to `None`: all are used.
+        sorted_first_pass: Boolean. Whether the first pass goes from the
+            shortest utterances to the longest, as in `SpeechDataset`. Defaults
+            to `True`.
 
     Returns:
         `SpeechDataset`.
@@ -128,6 +132,7 @@ def prepare_dataset(
         on_bad_audio,
         bad_audio_report,
         min_duration,
+        sorted_first_pass,
     )
     print(f"{', '.join(names)}: {_summary(dataset)}", file=sys.stderr)
     return dataset
