@@ -38,7 +38,7 @@ def check(notebook):
     }
     assert "image/png" in kinds
     # What README prints, and at the end six clips by heart.
-    assert "heard: if he alnly had hat lette bat he" in printed(notebook)
+    assert "heard: if he alnly had hat lette bat he wuld" in printed(notebook)
     assert printed(notebook).count("train-clips: WER") == 2
     last = printed(notebook).split("train-clips: WER ")[-1]
     assert float(last.partition("%")[0]) < 10
