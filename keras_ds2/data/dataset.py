@@ -251,9 +251,8 @@ class SpeechDataset:
             )
 
         def count(_) -> tf.data.Dataset:
-            return tf.data.Dataset.counter(
-                tf.numpy_function(start, [], tf.int64)
-            )
+            first = tf.numpy_function(start, [], tf.int64)
+            return tf.data.Dataset.counter(first)
 
         def load(step) -> list[Recording]:
             pass_index, position = divmod(int(step), len(self))
@@ -263,15 +262,11 @@ class SpeechDataset:
 
         # Counted by TensorFlow: a Python generator hides where it stands.
         steps = tf.data.Dataset.range(1).flat_map(count)
-        return (
-            self._read(steps, load)
-            .apply(
-                tf.data.experimental.assert_cardinality(
-                    tf.data.INFINITE_CARDINALITY
-                )
-            )
-            .prefetch(tf.data.AUTOTUNE)
+        endless = tf.data.experimental.assert_cardinality(
+            tf.data.INFINITE_CARDINALITY
         )
+        batches = self._read(steps, load).apply(endless)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
     def _read(self, numbers: tf.data.Dataset, load) -> tf.data.Dataset:
         # Here, for it takes seconds to import.
