@@ -32,7 +32,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 import keras_ds2
-from keras_ds2.scoring import align_words, count_edits, estimate
 from keras_ds2.training.figures import import_pyplot
 
 SCRATCH_EPOCHS = 20
@@ -54,17 +53,20 @@ def load_example():
 
 
 def read_recipe(example):
-    """What the figures depend on that is no argument."""
-    names = ("BATCH_SIZE", "EPOCHS", "STEPS", "HEAD_EPOCHS", "LEARNING_RATE")
-    return {name: getattr(example, name) for name in names} | {
-        "SCRATCH_EPOCHS": SCRATCH_EPOCHS,
-        "SCRATCH_STEPS": SCRATCH_STEPS,
-        "SCRATCH_LEARNING_RATE": SCRATCH_LEARNING_RATE,
-    }
+    """What the figures depend on that is no argument: all constants."""
+    constants = vars(example) | globals()
+    recipe = {name: constants[name] for name in constants if name.isupper()}
+    return json.loads(json.dumps(recipe))  # as rows.jsonl gives it back
 
 
 def digest(content):
     return hashlib.sha256(content).hexdigest()[:12]
+
+
+def read_manifests(options):
+    """Tells manifests of the same name apart."""
+    names = options.train, options.validation
+    return [digest(Path(options.data, name).read_bytes()) for name in names]
 
 
 def read_weights(model):
@@ -95,15 +97,9 @@ def train_from_scratch(example, folder, model, data):
 
 
 def score(model, validation):
-    """Error rates, with the interval that `Evaluation.report` prints."""
+    """Error rates, with the interval of words."""
     result = keras_ds2.evaluate(model, validation)
-    rows = result.utterances
-    aligned = align_words(
-        [row.reference for row in rows], [row.hypothesis for row in rows]
-    )
-    rate = estimate(
-        [count_edits(pairs) for pairs in aligned], [row.speaker for row in rows]
-    )
+    rate, _ = result.estimates()
     low, high = (None if math.isnan(x) else x for x in (rate.low, rate.high))
     return {
         "wer": result.wer,
@@ -213,6 +209,7 @@ def main(argv=None):
     common = {name: getattr(options, name) for name in names}
     common["recipe"] = read_recipe(example)
     common["weights"] = read_weights(options.model)
+    common["manifests"] = read_manifests(options)
     experiment = digest(json.dumps(common, sort_keys=True).encode())
     path = Path(options.output, "rows.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)

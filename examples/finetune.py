@@ -73,15 +73,13 @@ def parse_arguments(argv=None):
     add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
         "mixed_float16 or mixed_bfloat16")  # fmt: skip
     args = parser.parse_args(argv)
-    epochs = EPOCHS if args.epochs is None else args.epochs
-    stages = (args.head_epochs or math.inf, epochs - args.head_epochs)
-    if min(stages) <= WARMUP_EPOCHS:
-        parser.error(f"a stage must have more than {WARMUP_EPOCHS} (warmup)")
     if not args.minutes > 0:
         parser.error("--minutes must be more than 0")
     if args.save_pretrained and not args.save_pretrained.endswith(".json"):
         parser.error("--save-pretrained must end in .json")
-    check_outputs(args.save_pretrained)  # fails now, not after the work
+    card_folder = os.path.dirname(os.path.abspath(args.save_pretrained or ""))
+    if card_folder != os.path.abspath(args.output):  # which training makes
+        check_outputs(args.save_pretrained)  # fails now, not after the work
     return args
 
 
@@ -163,6 +161,19 @@ def prepare(args, model, manifests):
     return batch(training, augmentation=augmentation), batch(validation)
 
 
+def count_epochs(args, training):
+    """Passes of each stage: of the head alone, and of everything."""
+    epochs = args.epochs or max(EPOCHS, math.ceil(STEPS / len(training)))
+    head, rest = args.head_epochs, epochs - args.head_epochs
+    least = WARMUP_EPOCHS + 1  # a rate that only rises is no training
+    if rest < least or (head and head < least):
+        raise ValueError(
+            f"--epochs, here {epochs}, includes --head-epochs, here {head}: "
+            f"{least} or more for either, or --head-epochs 0."
+        )
+    return head, rest
+
+
 def train_stage(
     folder,
     model,
@@ -203,7 +214,7 @@ def finetune(args, model, data):
 
     Started again, a finished stage gives back its weights and is over.
     """
-    head_epochs = args.head_epochs
+    head_epochs, epochs = count_epochs(args, data[0])
     if head_epochs:
         dense = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
         # Frozen, batch normalization keeps its statistics too.
@@ -213,11 +224,7 @@ def finetune(args, model, data):
         train_stage(head, model, data, head_epochs, LEARNING_RATE)
     for layer in model.layers:  # which `model.trainable = True` does not do
         layer.trainable = True
-    steps = len(data[0])
-    epochs = args.epochs or max(EPOCHS, math.ceil(STEPS / steps))
-    train_stage(
-        f"{args.output}/all", model, data, epochs - head_epochs, LEARNING_RATE
-    )
+    train_stage(f"{args.output}/all", model, data, epochs, LEARNING_RATE)
 
 
 def main(argv=None):
@@ -226,6 +233,7 @@ def main(argv=None):
     manifests = read(args)
     name, model = load(args, manifests)
     training, validation = prepare(args, model, manifests)
+    count_epochs(args, training)  # fails now, not after the first evaluation
     before = keras_ds2.evaluate(model, validation)
     print(f"Before: {before.report(num_worst=0)}")
     finetune(args, model, (training, validation))

@@ -327,6 +327,7 @@ def test_a_prior_begins_with_the_blank_wherever_it_is():
         ({"prior": [0.5, 0.5]}, "must be 4 positive numbers: of the blank"),
         ({"prior": [0.5, 0.5, 0.0, 0.1]}, "must be 4 positive numbers"),
         ({"prior": "blank"}, "must be 4 positive numbers"),
+        ({"prior": [10**400] * 4}, "must be 4 .* Received: prior=.1000+\\.$"),
         (
             {"prior": [0.1] * 4, "prior_weight": -1.0},
             "`prior_weight` must not be negative",

@@ -481,10 +481,12 @@ def test_a_prior_needs_no_words(capsys, tmp_path, validation):
     decoder = tmp_path / "decoder.json"
     status, out, _ = run(
         *(capsys, "tune-decoder", validation, "--model", TINY),
-        *("--beam-width", 8, "--prior-weights", 0, 0.5, "--output", decoder),
+        *("--beam-width", 8, "--prior-weights", 0.1, "--output", decoder),
     )
-    assert status == 0 and "beam_width 8, prior_weight 0.5;" in out
-    assert json.loads(decoder.read_text())["lexicon"] is None
+    assert status == 0 and "beam_width 8, prior_weight 0.1; greedy" in out
+    written = json.loads(decoder.read_text())
+    assert (written["lexicon"], written["prior_weight"]) == (None, 0.1)
+    assert 0.9 < sum(written["prior"]) < 1.1
     status, out, _ = run(
         capsys, "transcribe", "--model", TINY, "--decoder", decoder, CLIPS[0]
     )
@@ -524,6 +526,8 @@ def test_tuned_decoder_is_read_by_transcribe(capsys, tmp_path, validation):
     "options, message",
     [
         ([], "nothing to weigh. Pass --language-model, --lexicon or --prior"),
+        (["--prior-weights", "0"], "There is nothing to weigh"),
+        (["--prior-weights", "1", "--plot", "a.png"], "and there are none"),
         (["--output", "absent/d.json"], "there is no folder 'absent'"),
         (["--plot", "absent/d.png"], "there is no folder 'absent'"),
         (["--word-scores"], "expected at least one argument"),
@@ -535,7 +539,7 @@ def test_tune_decoder_refuses_at_once(
 ):
     monkeypatch.chdir(tmp_path)
     argv = ["tune-decoder", str(validation), "--model", TINY, *options]
-    if options:
+    if options and "--prior-weights" not in options:
         argv += ["--language-model", str(DATA / "words.kenlm")]
     try:
         assert main(argv) == 2

@@ -132,6 +132,8 @@ def test_order_is_a_function_of_seed_and_pass(beeps):
     # Asked for in another order, and of files listed in another order.
     assert tuple(again.order(2)) == orders[1, 2]
     assert tuple(again.order(1)) == orders[1, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        again.order(1).sort()
     assert again.batches == SpeechDataset(rows, 1).batches
     # All are shuffled, and the later ones as before.
     shuffled = SpeechDataset(rows, 1, seed=1, sorted_first_pass=False)

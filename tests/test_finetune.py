@@ -181,8 +181,8 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (["--train=absent.jsonl"], "absent.jsonl' does not exist"),
         (["--train=one.jsonl"], "one.jsonl: .* Received: 0 and 1 utterances"),
         (["--validation=one.jsonl"], "one.jsonl: .* is trained on, too"),
-        (["--epochs=4"], "a stage must have more than 1 .warmup"),
-        (["--head-epochs=1"], "a stage must have more than 1 .warmup"),
+        (["--epochs=4"], "--epochs, here 4, includes --head-epochs, here 3: 2"),
+        (["--head-epochs=1"], "--head-epochs, here 1: 2 or more for either"),
         (["--minutes=0"], "--minutes must be more than 0"),
         (["--save-pretrained=a"], "--save-pretrained must end in .json"),
         (["--save-pretrained=nowhere/a.json"], "there is no folder 'nowhere'"),
@@ -238,6 +238,9 @@ def test_fewer_minutes_have_more_passes(
     argv += [f"--output={tmp_path}", "--device=cpu"]
     example.main(argv)  # six clips
     assert stages == [(3, 3), (31, 3)]
+    stages.clear()
+    example.main([*argv, "--head-epochs=20"])
+    assert stages == [(20, 3), (14, 3)]
     stages.clear()
     example.main([*argv, "--minutes=0.1"])
     assert stages == [(3, 2), (47, 2)]

@@ -234,6 +234,10 @@ def test_errors_come_before_the_work(
         tune_decoder(
             model, dataset, BeamSearchDecoder(ALPHABET), word_scores=[1]
         )
+    with pytest.raises(ValueError, match="the model's `alphabet`"):
+        tune_decoder(
+            model, dataset, BeamSearchDecoder("abcdef"), prior_weights=[1]
+        )
     assert not calls
 
 
@@ -260,8 +264,8 @@ def test_what_is_tried_if_nothing_is_said(
 def prior_case(model, rows, monkeypatch):
     """Right with a prior that counts enough.
 
-    The network tells "a" in three frames of four, by odds of exp(1) where "b"
-    was said, and of exp(6) where "a" was.
+    The network hears "a" everywhere, by odds of exp(1) where "b" was said, and
+    of exp(6) where "a" was.
     """
     b = make_frames({A: 1.0, B: 0.0})
     a = make_frames({A: 6.0, B: 0.0})

@@ -95,10 +95,17 @@ def add_parser(subparsers):
 
 def run(args):
     """Runs the command."""
-    if not (args.language_model or args.lexicon or args.prior_weights):
+    has_prior = any(args.prior_weights or [])
+    if not (args.language_model or args.lexicon or has_prior):
         raise ValueError(
             "There is nothing to weigh. Pass --language-model, --lexicon or "
             "--prior-weights."
+        )
+    if args.plot and not (args.language_model or args.lexicon):
+        raise ValueError(
+            "--plot draws weights of a language model and scores of words, and "
+            "there are none. Pass --language-model or --lexicon, or leave "
+            "--plot out."
         )
     shared.check_outputs(args.output, args.plot)
     root, names = shared.locate_corpus(args.corpus, args.split)

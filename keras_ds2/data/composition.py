@@ -209,8 +209,9 @@ def validate_rows(
 @functools.lru_cache(maxsize=8)
 def shuffled(seed: int, pass_index: int, num_batches: int) -> np.ndarray:
     """Returns the order of batches in a pass; a pure function."""
-    generator = np.random.default_rng((seed, pass_index))
-    return generator.permutation(num_batches)
+    order = np.random.default_rng((seed, pass_index)).permutation(num_batches)
+    order.setflags(write=False)  # It is shared by all who ask.
+    return order
 
 
 def digest(batches: Sequence[Sequence[Utterance]]) -> str:

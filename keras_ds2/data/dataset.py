@@ -76,8 +76,8 @@ class SpeechDataset:
             to `None`.
         min_duration: Float, seconds; shorter recordings are bad. Defaults to
             `0.025`, one window: less gives no frame.
-        sorted_first_pass: Boolean. `False` shuffles the first pass too, for
-            a network that has learned before. Defaults to `True`.
+        sorted_first_pass: Boolean. `False` shuffles the first pass too, as
+            where hours of training go on. Defaults to `True`.
 
     Attributes:
         batches: List of lists of `Utterance`, from short to long.

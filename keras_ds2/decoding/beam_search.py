@@ -66,8 +66,8 @@ class BeamSearchDecoder:
             words. Defaults to `None`.
         top_paths: Integer. Hypotheses that are returned, if there are as
             many. Defaults to `1`.
-        prior: Sequence of positive floats: how often the network tells the
-            blank and each character of the alphabet, as `tune_decoder`
+        prior: Sequence of positive floats: how often this one network tells
+            the blank and each character of the alphabet, as `tune_decoder`
             measures it. Defaults to `None`.
         prior_weight: Float, not negative. Needs `prior`. Defaults to `0.0`.
         blank_index: Integer. Symbol of the blank. Defaults to `0`.

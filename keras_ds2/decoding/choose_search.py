@@ -15,7 +15,23 @@ from keras_ds2.decoding.search import TensorFlowSearch
 
 
 def choose_search(alphabet, language_model, lexicon, hot_words):
-    """Makes the search that goes with the arguments of a decoder."""
+    """Makes the search that goes with the arguments of a decoder.
+
+    Args:
+        alphabet: String, of the decoder.
+        language_model: Path of an ARPA file or KenLM binary, or `None`.
+        lexicon: List of words, or `None`.
+        hot_words: Dictionary of words and what is added to their scores.
+
+    Returns:
+        `TensorFlowSearch` without a language model and without words,
+        `CharacterSearch` for a language model of characters, otherwise
+        `LexiconSearch`.
+
+    Raises:
+        ValueError: If the alphabet can spell no word of the language model.
+        ImportError: If flashlight-text is needed and missing.
+    """
     if language_model is None and lexicon is None:
         return TensorFlowSearch(alphabet)
     import_flashlight()

@@ -51,7 +51,20 @@ def divide_by_prior(log_probs, prior, prior_weight):
 
 
 def validate_prior(prior, num_symbols):
-    """Returns a list of so many positive numbers, or raises a `ValueError`."""
+    """Checks what was given as a prior.
+
+    Args:
+        prior: Array-like of shape `(num_symbols,)`: of the blank, then of each
+            character of the alphabet.
+        num_symbols: Integer.
+
+    Returns:
+        List of floats.
+
+    Raises:
+        ValueError: If it is `None`, of another size, or has a number that is
+            not positive and finite.
+    """
     if prior is None:
         raise ValueError(
             "`prior_weight` needs a `prior`, which `tune_decoder` measures. "
@@ -59,13 +72,14 @@ def validate_prior(prior, num_symbols):
         )
     try:
         values = np.asarray(prior, "float64")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         values = np.empty(0)
     if values.shape != (num_symbols,) or not np.all(
         (values > 0) & np.isfinite(values)
     ):
         raise ValueError(
             f"`prior` must be {num_symbols} positive numbers: of the blank, "
-            f"and of each character of the alphabet. Received: prior={prior}."
+            f"and of each character of the alphabet. Received: "
+            f"prior={prior!r:.80}."
         )
     return values.tolist()

@@ -143,10 +143,13 @@ class DecoderTuning:
         axes.set_xticks(range(len(scores)), [f"{s:g}" for s in scores])
         axes.set_yticks(range(len(weights)), [f"{w:g}" for w in weights])
         axes.set(xlabel="word_score", ylabel="lm_weight")
-        figure.suptitle(
-            f"best {self.best.wer:.2%}, greedy {self.greedy_wer:.2%}, "
+        title = (
+            f"best {self.best.wer:.2%}, greedy {self.greedy_wer:.2%},\n"
             f"beam {self.best.beam_width}"
         )
+        if self._has_prior:
+            title += f", prior_weight {self.best.prior_weight:g}"
+        figure.suptitle(title)
         figure.savefig(path, dpi=120)
         pyplot.close(figure)
 

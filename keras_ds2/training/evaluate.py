@@ -59,8 +59,8 @@ class Evaluation:
             utterances=utterances,
         )
 
-    def report(self, num_worst: int = 5) -> str:
-        """Formats the error rates and the worst utterances for people."""
+    def estimates(self) -> tuple[ErrorRate, ErrorRate]:
+        """Returns the error rates of words and characters, with intervals."""
         references = [item.reference for item in self.utterances]
         hypotheses = [item.hypothesis for item in self.utterances]
         speakers = [item.speaker for item in self.utterances]
@@ -71,6 +71,11 @@ class Evaluation:
                 align_characters(references, hypotheses),
             )
         )
+        return words, characters
+
+    def report(self, num_worst: int = 5) -> str:
+        """Formats the error rates and the worst utterances for people."""
+        words, characters = self.estimates()
         lines = [
             f"WER {100 * self.wer:.2f} %{_interval(words, '95 % interval ')}, "
             f"CER {100 * self.cer:.2f} %{_interval(characters)}",

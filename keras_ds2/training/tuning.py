@@ -71,7 +71,8 @@ def tune_decoder(
             the decoder has no language model, or no words, to weigh.
 
     Reference:
-        Hannun et al., 2014, section 2.2, where both weights are chosen so.
+        Hannun et al., 2014, section 2.2, where both weights are chosen so;
+        Miao et al., 2015 (arXiv:1507.08240), for the prior.
 
     Example:
 
@@ -87,6 +88,7 @@ def tune_decoder(
     >>> len(tuning.table)
     3
     """
+    model.check_decoder(decoder)
     if lm_weights is None:
         lm_weights = LM_WEIGHTS if decoder.language_model else [0.0]
     if word_scores is None:
