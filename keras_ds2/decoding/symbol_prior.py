@@ -79,7 +79,7 @@ def validate_prior(prior, num_symbols):
     ):
         raise ValueError(
             f"`prior` must be {num_symbols} positive numbers: of the blank, "
-            f"and of each character of the alphabet. Received: "
+            "and of each character of the alphabet. Received: "
             f"prior={prior!r:.80}."
         )
     return values.tolist()
