@@ -310,6 +310,7 @@ def main():
         ("LSTM", {}),
         ("GRU, both directions", {"rnn_type": "gru", "bidirectional": True}),
         ("normalized projection", {"normalize_projection": True}),
+        ("moving means", {"mean_momentum": 0.998}),
     ):
         checks.run(
             f"as a CPU: {name}",

@@ -24,6 +24,9 @@ if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
     from keras_ds2.layers.gru import GRU
     from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
     from keras_ds2.layers.lstm import LSTM
+    from keras_ds2.layers.moving_mean_normalization import (
+        MovingMeanNormalization,
+    )
     from keras_ds2.layers.output_length import OutputLength
     from keras_ds2.layers.row_convolution import RowConvolution
     from keras_ds2.layers.sequence_batch_normalization import (
@@ -78,6 +81,7 @@ __all__ = [
     "Hypothesis",
     "LSTM",
     "LogMelSpectrogram",
+    "MovingMeanNormalization",
     "OutputLength",
     "PartialTranscript",
     "RowConvolution",

@@ -89,6 +89,7 @@ def test_defaults_are_the_reference_configuration():
         "merge_mode": "sum",
         "batch_normalization": True,
         "normalize_projection": False,
+        "mean_momentum": None,
         "row_conv_width": 5,
         "dense_units": 1024,
         "dropout": 0.1,
@@ -162,6 +163,7 @@ FEW = [
     {"rnn_type": "gru", "batch_normalization": False},
     {"rnn_type": "simple", "bidirectional": True, "merge_mode": "concat"},
     {"rnn_type": "gru", "bidirectional": True, "normalize_projection": True},
+    {"mean_momentum": 0.9, "normalize_projection": True},
     {"row_conv_width": 0, "alphabet": "abcdefghijklmnopqrstuvwxyzé -'"},
     {
         "conv_filters": (3,),

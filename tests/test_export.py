@@ -52,6 +52,7 @@ BIDIRECTIONAL = {
         "bidirectional": True,
         "merge_mode": "concat",
         "normalize_projection": True,
+        "mean_momentum": 0.9,
     },
 }
 DEEP_SPEECH = {

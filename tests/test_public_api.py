@@ -29,6 +29,7 @@ NAMES = [
     "Hypothesis",
     "LSTM",
     "LogMelSpectrogram",
+    "MovingMeanNormalization",
     "OutputLength",
     "PartialTranscript",
     "RowConvolution",
@@ -222,7 +223,7 @@ def test_everything_that_keras_saves_is_registered():
         if item is keras_ds2.clipped_relu
         or (inspect.isclass(item) and issubclass(item, saved))
     }
-    assert len(names) == 21
+    assert len(names) == 22
     assert names == {name: f"keras_ds2>{name}" for name in names}
 
 

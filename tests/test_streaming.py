@@ -52,6 +52,7 @@ ONE_BY_ONE = {
     "simple": {"rnn_type": "simple"},
     "without batch normalization": {"batch_normalization": False},
     "normalized projection": {"normalize_projection": True},
+    "moving means": {"mean_momentum": 0.9},
     "without row convolution": {"row_conv_width": 0},
     "row convolution of one frame": {"row_conv_width": 1},
     "strides of 2": {"conv_strides": ((2, 2), (2, 2))},
@@ -72,6 +73,7 @@ TOGETHER = {
     "simple, three convolutions": {
         "rnn_type": "simple",
         "normalize_projection": True,
+        "mean_momentum": 0.99,
         "row_conv_width": 0,
         "normalize": False,
         **THREE_CONVOLUTIONS,
@@ -431,6 +433,7 @@ def test_memory_does_not_grow_in_two_hours(step, train_clips, with_words):
         "one convolution",
         "three convolutions",
         "other windows",
+        "moving means",
         "without row convolution",
     ],
 )

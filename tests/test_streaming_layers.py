@@ -80,6 +80,14 @@ def test_row_convolution(width, chunk, start):
     assert_streams(layer, make_inputs(2), chunk, start)
 
 
+@pytest.mark.parametrize("chunk, start", [(1, 0), (3, -2), (40, -7)])
+def test_moving_mean(chunk, start):
+    layer = keras_ds2.MovingMeanNormalization(0.9)
+    layer.build((None, None, 2))
+    layer.initial_mean.assign([1.0, -2.0])
+    assert_streams(layer, make_inputs(2), chunk, start)
+
+
 @pytest.mark.parametrize(
     "window, stride, chunk",
     [(400, 160, 320), (400, 160, 1600), (512, 100, 300), (160, 160, 160)]

@@ -14,8 +14,15 @@ from keras_ds2.export.onnx_layers import (
     refuse,
     zero_beyond,
 )
+from keras_ds2.export.onnx_moving_mean import (
+    moving_mean,
+    stream_moving_mean,
+)
 from keras_ds2.export.onnx_recurrence import RECURRENT, recurrence
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
+from keras_ds2.layers.moving_mean_normalization import (
+    MovingMeanNormalization,
+)
 from keras_ds2.layers.streaming import SlidingWindow
 from keras_ds2.streaming.step import layers_of_path
 
@@ -42,9 +49,10 @@ def offline_graph(model):
             x = graph("Transpose", x, perm=[1, 0, 2])
             x, _ = recurrence(graph, layer, x, length)
             x = graph("Transpose", x, perm=[1, 0, 2])
+        elif isinstance(layer, MovingMeanNormalization):
+            x = moving_mean(graph, layer, x, _is_before(graph, x, length))
         elif isinstance(layer, SlidingWindow):
-            index = frames_up_to(graph, num_frames_of(graph, x))
-            is_real = graph("Less", index, graph("Unsqueeze", length, axes(1)))
+            is_real = _is_before(graph, x, length)
             x = zero_beyond(graph, x, is_real, _input_rank(layer))
             x = WINDOWS[type(layer)](graph, layer, x, pad_time=True)
             length = _output_length(graph, layer, length)
@@ -95,6 +103,11 @@ def streaming_graph(step):
             x, new = _stream_recurrence(
                 graph, layer, x, start, count, num_frames, past
             )
+        elif isinstance(layer, MovingMeanNormalization):
+            is_real = _is_real(graph, start, count, num_frames)
+            x, new = stream_moving_mean(
+                graph, layer, x, is_real, num_frames, *past
+            )
         elif isinstance(layer, SlidingWindow):
             is_real = _is_real(graph, start, count, num_frames)
             x = zero_beyond(graph, x, is_real, _input_rank(layer))
@@ -125,7 +138,7 @@ def _path(model):
     """The layers from samples to logits, each fed by the one before."""
     layers = layers_of_path(model)
     before = model.input["audio"]
-    known = WINDOWS | FRAME_BY_FRAME
+    known = {MovingMeanNormalization, *WINDOWS, *FRAME_BY_FRAME}
     for layer in layers:
         if not isinstance(layer, RECURRENT) and type(layer) not in known:
             refuse(layer, "there is no rule for layers of this type")
@@ -165,6 +178,11 @@ def _first_output(graph, layer, start):
 def _floor_division(graph, number, divisor):
     rest = graph("Mod", number, np.int32(divisor))
     return graph("Div", graph("Sub", number, rest), np.int32(divisor))
+
+
+def _is_before(graph, x, length):
+    index = frames_up_to(graph, num_frames_of(graph, x))
+    return graph("Less", index, graph("Unsqueeze", length, axes(1)))
 
 
 def _is_real(graph, start, count, num_frames):

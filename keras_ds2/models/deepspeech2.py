@@ -5,6 +5,9 @@ import math
 import keras
 
 from keras_ds2.layers.clipped_relu import clipped_relu
+from keras_ds2.layers.moving_mean_normalization import (
+    MovingMeanNormalization,
+)
 from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.layers.row_convolution import RowConvolution
 from keras_ds2.layers.sequence_batch_normalization import (
@@ -72,6 +75,8 @@ class DeepSpeech2(SpeechRecognizer):
         normalize_projection: Boolean. Whether recurrent layers, the first
             included, normalize their projected input, as the paper does,
             instead of their input; rules out cuDNN. Defaults to `False`.
+        mean_momentum: Float. Momentum of a `MovingMeanNormalization` before
+            each recurrent layer. Defaults to `None`: there is none.
         row_conv_width: Integer. The current frame and the future ones that
             `RowConvolution` sees; 0 for none. Defaults to `5`.
         dense_units: Integer. Defaults to `1024`.
@@ -137,6 +142,7 @@ class DeepSpeech2(SpeechRecognizer):
         merge_mode="sum",
         batch_normalization=True,
         normalize_projection=False,
+        mean_momentum=None,
         row_conv_width=5,
         dense_units=1024,
         dropout=0.1,
@@ -202,6 +208,10 @@ class DeepSpeech2(SpeechRecognizer):
         )  # (batch, frames, features)
         mask = SequenceMask(name="mask")(x, num_frames)
         for i in range(1, num_rnn_layers + 1):
+            if mean_momentum is not None:
+                x = MovingMeanNormalization(
+                    mean_momentum, dtype=dtype, name=f"rnn_{i}_mean"
+                )(x, num_frames)
             if batch_normalization and not normalize_projection and i > 1:
                 x = SequenceBatchNormalization(
                     dtype=dtype, name=f"rnn_{i}_norm"
@@ -257,6 +267,7 @@ class DeepSpeech2(SpeechRecognizer):
         self.merge_mode = merge_mode
         self.batch_normalization = batch_normalization
         self.normalize_projection = normalize_projection
+        self.mean_momentum = mean_momentum
         self.row_conv_width = row_conv_width
         self.dense_units = dense_units
         self.dropout = dropout

@@ -6,6 +6,9 @@ import keras
 import tensorflow as tf
 
 from keras_ds2.layers.bidirectional_simple_rnn import BidirectionalSimpleRNN
+from keras_ds2.layers.moving_mean_normalization import (
+    MovingMeanNormalization,
+)
 from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.layers.sequence_batch_normalization import (
     SequenceBatchNormalization,
@@ -25,6 +28,7 @@ _FRAME_BY_FRAME = (
     keras.layers.Dropout,
     keras.layers.Reshape,
 )
+_STATEFUL = (MovingMeanNormalization, SlidingWindow, StreamedRecurrence)
 _BACKWARD = (keras.layers.Bidirectional, BidirectionalSimpleRNN)
 
 
@@ -233,7 +237,7 @@ def layers_of_path(model):
 
 
 def _has_state(layer):
-    return isinstance(layer, (SlidingWindow, StreamedRecurrence))
+    return isinstance(layer, _STATEFUL)
 
 
 def _check(layer):
