@@ -28,6 +28,7 @@ MODEL = dict(
     num_rnn_layers=3,
     rnn_units=768,
     normalize_projection=True,
+    mean_momentum=0.996,  # 10 s
     row_conv_width=10,  # 400 ms
     dense_units=512,
     dropout=0.2,

@@ -18,7 +18,7 @@ def scramble(model):
         name = weight.path.split("/")[-1]
         if name in ("gamma", "moving_variance"):
             weight.assign(generator.uniform(0.5, 2.0, weight.shape))
-        elif name in ("beta", "moving_mean", "bias"):
+        elif name in ("beta", "moving_mean", "initial_mean", "bias"):
             weight.assign(generator.normal(0.0, 0.3, weight.shape))
     return model
 

@@ -4,6 +4,7 @@ import helpers
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_ds2 import MovingMeanNormalization
 
@@ -44,7 +45,7 @@ def test_basics():
 
 
 @pytest.mark.parametrize("frames", FRAMES)
-@pytest.mark.parametrize("momentum", [0, 0.5, 0.998])
+@pytest.mark.parametrize("momentum", [0.01, 0.5, 0.998])
 def test_formula(frames, momentum):
     inputs = frames_of(frames)
     num_frames = np.array([frames, frames // 2, 0])
@@ -56,8 +57,39 @@ def test_formula(frames, momentum):
     )
 
 
+@pytest.mark.parametrize("momentum", [0.998, 0.9999])
+def test_long_inputs_and_long_memories(momentum):
+    """float32 rounds 0.9999, which in its powers would grow."""
+    inputs = frames_of(5000)[:1] + np.float32(20)
+    layer = layer_with([20.0, 21, 22, 23], momentum=momentum)
+    expected = reference(inputs, [5000], momentum, layer.get_weights()[0])
+    outputs = np.array(layer(inputs))
+    np.testing.assert_allclose(outputs, expected, atol=2e-5)
+    state, chunks = layer.initial_state((4,), 0, 1), []
+    for chunk in np.split(inputs, 1000, axis=1):
+        is_real = np.ones((1, 5), bool)
+        output, state = layer.stream(chunk, is_real, state)
+        chunks.append(output)
+    streamed = np.concatenate(chunks, axis=1)
+    np.testing.assert_allclose(streamed, expected, atol=5e-5)
+
+
+def test_gradient():
+    """A frame is in its own output, and in the means of all that follow."""
+    layer = layer_with(np.zeros(4), momentum=0.9)
+    inputs = tf.constant(frames_of(40))
+    d_outputs = frames_of(40, seed=1)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = layer(inputs)
+    gradient = tape.gradient(outputs, inputs, d_outputs)
+    age = np.subtract.outer(np.arange(40), np.arange(40))
+    weights = np.eye(40) - np.where(age < 0, 0, 0.1 * 0.9 ** np.abs(age))
+    expected = np.einsum("ts,btf->bsf", weights, d_outputs)
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
 def test_what_stays_the_same_vanishes():
-    """A constant is forgotten, on hours of frames as well."""
     inputs = frames_of(20_000)[:1]
     layer = MovingMeanNormalization(0.99)
     change = layer(inputs + np.float32(100)) - layer(inputs)
@@ -111,7 +143,19 @@ def test_the_mean_is_kept_in_float32():
     assert np.abs(outputs[0, 2000:]).max() < 1e-3
 
 
-@pytest.mark.parametrize("momentum", [-0.1, 1, 1.5, float("nan")])
+@pytest.mark.parametrize("momentum", [-0.1, 0, False, 1, 1.5, float("nan")])
 def test_refuses_a_momentum_out_of_range(momentum):
-    with pytest.raises(ValueError, match="`momentum` must be at least 0"):
+    with pytest.raises(ValueError, match="`momentum` must be greater than 0"):
         MovingMeanNormalization(momentum)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_momentum_of_numpy_is_a_float(kind):
+    layer = MovingMeanNormalization(kind(0.5))
+    assert type(layer.get_config()["momentum"]) is float
+    layer(frames_of(9))
+
+
+def test_refuses_frames_that_are_no_vectors():
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=4"):
+        MovingMeanNormalization()(keras.Input((10, 3, 4)))

@@ -8,7 +8,11 @@ from keras_ds2.export.onnx_layers import (
     num_frames_of,
     zero_beyond,
 )
-from keras_ds2.layers.moving_mean_normalization import BLOCK_SIZE
+from keras_ds2.layers.moving_mean_normalization import (
+    BLOCK_SIZE,
+    weights_of_past,
+    weights_within,
+)
 
 
 def moving_mean(graph, layer, x, is_real):
@@ -26,7 +30,7 @@ def moving_mean(graph, layer, x, is_real):
         graph("Pad", x, pads),
         axes(0, -1, BLOCK_SIZE, num_features),
     )
-    mean = graph("MatMul", layer.weights_within(BLOCK_SIZE), blocks)
+    mean = graph("MatMul", weights_within(BLOCK_SIZE, layer.momentum), blocks)
     last = graph("Gather", mean, np.int64(-1), axis=2)
     number = graph(
         "Range", np.int32(0), graph("Squeeze", num_blocks), np.int32(1)
@@ -48,7 +52,7 @@ def moving_mean(graph, layer, x, is_real):
         ),
     )
     before = graph("Unsqueeze", graph("MatMul", weights, last), axes(2))
-    past = graph("Mul", before, layer.weights_of_past(BLOCK_SIZE))
+    past = graph("Mul", before, weights_of_past(BLOCK_SIZE, layer.momentum))
     mean = graph("Reshape", graph("Add", mean, past), axes(0, -1, num_features))
     end = graph("Cast", num_frames, to=7)
     return graph("Sub", x, graph("Slice", mean, axes(0), end, axes(1)))
@@ -60,10 +64,12 @@ def stream_moving_mean(graph, layer, x, is_real, num_frames, state):
     past = graph(
         "Mul",
         graph("Unsqueeze", state, axes(1)),
-        layer.weights_of_past(num_frames),
+        weights_of_past(num_frames, layer.momentum),
     )
     mean = graph(
-        "Add", graph("MatMul", layer.weights_within(num_frames), x), past
+        "Add",
+        graph("MatMul", weights_within(num_frames, layer.momentum), x),
+        past,
     )
     last = graph("Gather", mean, np.int64(num_frames - 1), axis=1)
     return graph("Sub", x, mean), [last]

@@ -25,11 +25,13 @@ class MovingMeanNormalization(keras.layers.Layer):
 
     Cepstral mean normalization does this to features, before a model; this
     layer may stand anywhere in one. The mean is computed in float32 under every
-    dtype policy.
+    dtype policy (on a GPU as TensorFlow multiplies it: in TensorFloat-32 unless
+    that is switched off).
 
     Args:
-        momentum: Float in [0, 1). The mean is one over about `1 / (1 -
-            momentum)` frames. Defaults to `0.998`, 10 s of frames of 20 ms.
+        momentum: Float between 0 and 1. The mean forgets in about `1 / (1 -
+            momentum)` frames. Defaults to `0.998`: 500 frames, or 10 s at 20
+            ms a frame.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -66,12 +68,13 @@ class MovingMeanNormalization(keras.layers.Layer):
     def __init__(self, momentum=0.998, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        if not 0 <= momentum < 1:
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+        self.momentum = float(momentum)
+        if not 0 < self.momentum < 1:
             raise ValueError(
-                "`momentum` must be at least 0 and less than 1. Received: "
+                "`momentum` must be greater than 0 and less than 1. Received: "
                 f"momentum={momentum}."
             )
-        self.momentum = momentum
 
     def build(self, input_shape):
         self.initial_mean = self.add_weight(
@@ -85,6 +88,7 @@ class MovingMeanNormalization(keras.layers.Layer):
         if num_frames is None and mask is not None:
             num_frames = ops.sum(ops.cast(mask, "int32"), axis=1)
         x = ops.cast(inputs, "float32") - self.initial_mean
+        # The future has weights of zero; but zero times NaN is NaN.
         x = lengths.zero_padding(x, num_frames)
         # From a mean of zero, as the initial one is already subtracted.
         outputs = ops.cast(x - self._moving_mean(x), self.compute_dtype)
@@ -100,27 +104,16 @@ class MovingMeanNormalization(keras.layers.Layer):
         blocks = (frames + BLOCK_SIZE - 1) // BLOCK_SIZE
         x = ops.pad(x, [[0, 0], [0, blocks * BLOCK_SIZE - frames], [0, 0]])
         x = ops.reshape(x, (batch, blocks, BLOCK_SIZE, features))
-        x = ops.matmul(self.weights_within(BLOCK_SIZE), x)
+        x = ops.matmul(weights_within(BLOCK_SIZE, self.momentum), x)
         number = ops.cast(ops.arange(blocks), "float32")
-        age = (number[:, None] - number[None, :] - 1) * BLOCK_SIZE
-        weights = ops.where(
-            age < 0, 0.0, ops.power(self.momentum, ops.maximum(age, 0))
-        )
+        age = number[:, None] - number[None, :] - 1
+        # Of Python's momentum, not of one that was rounded to float32 before.
+        weights = ops.power(self.momentum**BLOCK_SIZE, ops.maximum(age, 0))
+        weights = ops.where(age < 0, 0.0, weights)
         before = ops.matmul(weights, x[:, :, -1])  # (batch, blocks, features)
-        x += self.weights_of_past(BLOCK_SIZE) * before[:, :, None]
+        x += weights_of_past(BLOCK_SIZE, self.momentum) * before[:, :, None]
         x = ops.reshape(x, (batch, blocks * BLOCK_SIZE, features))
         return x[:, :frames]
-
-    def weights_within(self, num_frames):
-        """How much each of some frames counts in the mean at each of them."""
-        age = np.subtract.outer(np.arange(num_frames), np.arange(num_frames))
-        weights = (1 - self.momentum) * self.momentum ** np.maximum(age, 0.0)
-        return np.where(age < 0, 0.0, weights).astype("float32")
-
-    def weights_of_past(self, num_frames):
-        """How much the mean before them counts, of shape `(num_frames, 1)`."""
-        age = np.arange(1.0, num_frames + 1)
-        return (self.momentum**age).astype("float32")[:, None]
 
     # === Streaming: keras_ds2.layers.streaming ===
 
@@ -138,8 +131,9 @@ class MovingMeanNormalization(keras.layers.Layer):
         # Before the first frame, the mean stays zero.
         x = ops.where(is_real[:, :, None], x, 0.0)
         num_frames = x.shape[1]
-        mean = ops.matmul(self.weights_within(num_frames), x)
-        mean += self.weights_of_past(num_frames) * state[0][:, None]
+        mean = ops.matmul(weights_within(num_frames, self.momentum), x)
+        past = weights_of_past(num_frames, self.momentum)
+        mean += past * state[0][:, None]
         return ops.cast(x - mean, self.compute_dtype), [mean[:, -1]]
 
     def compute_output_shape(self, inputs_shape, num_frames_shape=None):
@@ -147,3 +141,16 @@ class MovingMeanNormalization(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "momentum": self.momentum}
+
+
+def weights_within(num_frames, momentum):
+    """How much each of some frames counts in the mean at each of them."""
+    age = np.subtract.outer(np.arange(num_frames), np.arange(num_frames))
+    weights = (1 - momentum) * momentum ** np.maximum(age, 0.0)
+    return np.where(age < 0, 0.0, weights).astype("float32")
+
+
+def weights_of_past(num_frames, momentum):
+    """How much the mean before them counts, of shape `(num_frames, 1)`."""
+    age = np.arange(1.0, num_frames + 1)
+    return (momentum**age).astype("float32")[:, None]

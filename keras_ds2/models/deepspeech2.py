@@ -75,8 +75,9 @@ class DeepSpeech2(SpeechRecognizer):
         normalize_projection: Boolean. Whether recurrent layers, the first
             included, normalize their projected input, as the paper does,
             instead of their input; rules out cuDNN. Defaults to `False`.
-        mean_momentum: Float. Momentum of a `MovingMeanNormalization` before
-            each recurrent layer. Defaults to `None`: there is none.
+        mean_momentum: Float between 0 and 1, as `0.998`. Momentum of a
+            `MovingMeanNormalization` before each recurrent layer. Defaults to
+            `None`: there is none.
         row_conv_width: Integer. The current frame and the future ones that
             `RowConvolution` sees; 0 for none. Defaults to `5`.
         dense_units: Integer. Defaults to `1024`.
