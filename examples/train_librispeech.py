@@ -150,7 +150,7 @@ def parse_arguments(argv=None):
         kwargs: dict = {"type": type(default)}
         if isinstance(default, bool):
             kwargs = {"action": argparse.BooleanOptionalAction}
-        elif isinstance(default, tuple):
+        elif default is None or isinstance(default, tuple):
             kwargs = {"type": ast.literal_eval}
         flag = f"--{name.replace('_', '-')}"
         add(flag, help=f"reference: {default!r}", group=group, **kwargs)
