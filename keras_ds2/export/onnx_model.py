@@ -50,9 +50,9 @@ def offline_graph(model):
             x, _ = recurrence(graph, layer, x, length)
             x = graph("Transpose", x, perm=[1, 0, 2])
         elif isinstance(layer, MovingMeanNormalization):
-            x = moving_mean(graph, layer, x, _is_before(graph, x, length))
+            x = moving_mean(graph, layer, x, _is_before_end(graph, x, length))
         elif isinstance(layer, SlidingWindow):
-            is_real = _is_before(graph, x, length)
+            is_real = _is_before_end(graph, x, length)
             x = zero_beyond(graph, x, is_real, _input_rank(layer))
             x = WINDOWS[type(layer)](graph, layer, x, pad_time=True)
             length = _output_length(graph, layer, length)
@@ -180,7 +180,7 @@ def _floor_division(graph, number, divisor):
     return graph("Div", graph("Sub", number, rest), np.int32(divisor))
 
 
-def _is_before(graph, x, length):
+def _is_before_end(graph, x, length):
     index = frames_up_to(graph, num_frames_of(graph, x))
     return graph("Less", index, graph("Unsqueeze", length, axes(1)))
 

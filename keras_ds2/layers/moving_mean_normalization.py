@@ -49,7 +49,8 @@ class MovingMeanNormalization(keras.layers.Layer):
         It is learned, from zeros.
 
     Raises:
-        ValueError: If `momentum` is out of range.
+        ValueError: If `momentum` is out of range, or the inputs have not three
+            axes.
 
     Reference:
         Viikki and Laurila, 1998, "Cepstral domain segmental feature vector
