@@ -36,6 +36,7 @@ if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
     from keras_ds2.layers.sequence_mask import SequenceMask
     from keras_ds2.layers.simple_rnn import SimpleRNN
     from keras_ds2.layers.spec_augment import SpecAugment
+    from keras_ds2.layers.split_frames import SplitFrames
     from keras_ds2.layers.symbol_logits import SymbolLogits
     from keras_ds2.models.align import align
     from keras_ds2.models.deepspeech import DeepSpeech
@@ -61,6 +62,9 @@ if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
         plot_learning_curves,
         plot_transcription,
     )
+    from keras_ds2.training.heard_speech import HeardSpeech
+    from keras_ds2.training.imagined_speech import ImaginedSpeech
+    from keras_ds2.training.spelling_model import SpellingModel
     from keras_ds2.training.training_monitor import TrainingMonitor
     from keras_ds2.training.tuning import tune_decoder
     from keras_ds2.training.warmup_schedule import WarmupSchedule
@@ -78,7 +82,9 @@ __all__ = [
     "DeepSpeech",
     "DeepSpeech2",
     "GRU",
+    "HeardSpeech",
     "Hypothesis",
+    "ImaginedSpeech",
     "LSTM",
     "LogMelSpectrogram",
     "MovingMeanNormalization",
@@ -91,6 +97,8 @@ __all__ = [
     "SequenceMask",
     "SimpleRNN",
     "SpecAugment",
+    "SpellingModel",
+    "SplitFrames",
     "StreamingRecognizer",
     "StreamingStep",
     "SymbolLogits",

@@ -93,7 +93,13 @@ def test_defaults_are_the_reference_configuration():
         "row_conv_width": 5,
         "dense_units": 1024,
         "dropout": 0.1,
+        "num_spelling_layers": 0,
+        "spelling_units": 512,
+        "spelling_context": 7,
+        "spelling_stride": 2,
+        "spelling_row_conv_width": 8,
         "alphabet": " 'abcdefghijklmnopqrstuvwxyz",
+        "heard_alphabet": None,
         "dtype": None,
         "name": "deep_speech_2",
     }
@@ -180,7 +186,17 @@ FEW = [
         "normalize": False,
         "window": "hamming",
     },
+    {
+        "num_spelling_layers": 2,
+        "spelling_units": 8,
+        "spelling_context": 3,
+        "spelling_stride": 3,
+        "spelling_row_conv_width": 4,
+        "heard_alphabet": "abcdefg",
+    },
+    {"num_spelling_layers": 1, "spelling_units": 8, "bidirectional": True},
 ]
+SPELLING = {"num_spelling_layers": 2, "spelling_units": 16}
 
 
 def test_masks_are_as_wide_as_asked_for():
@@ -236,6 +252,9 @@ def test_options_train_and_round_trip(options, clips):
         ({"conv_filters": (4,)}, r"one entry for each.*conv_filters=\(4,\)"),
         ({"conv_kernel_sizes": ((4, 9), (5, 5))}, "must be odd"),
         ({"row_conv_width": -1}, "must be at least 1"),
+        ({"heard_alphabet": "aa", **SPELLING}, "'a'"),
+        ({"spelling_stride": 0, **SPELLING}, "`stride` one from 1.*stride=0"),
+        ({"spelling_context": -1, **SPELLING}, "from 0.*context=-1"),
     ],
 )
 def test_invalid_options(options, message):
@@ -273,6 +292,29 @@ def test_company_and_padding_change_no_logit(
         batch_normalization=batch_normalization,
     )
     assert_company_and_padding_change_no_logit(model, clips, TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        "float32",
+        pytest.param("mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("mixed_float16", marks=pytest.mark.slow),
+    ],
+)
+def test_company_and_padding_change_no_spelling(dtype, clips):
+    # Three frames are one: clips end within one, and at its end.
+    model = small_model(dtype=dtype, spelling_stride=3, **SPELLING)
+    lengths = [model.logit_length(len(clip)) for clip in clips]
+    assert lengths == [51, 36, 27]
+    assert_company_and_padding_change_no_logit(model, clips, TOLERANCES[dtype])
+
+
+def test_padding_changes_nothing_in_training_of_spelling(clips):
+    model = small_model(
+        normalize_projection=True, spelling_stride=3, **SPELLING
+    )
+    assert_padding_changes_nothing_in_training(model, clips)
 
 
 @pytest.mark.parametrize(

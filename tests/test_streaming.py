@@ -45,6 +45,12 @@ OTHER_WINDOWS = {
     "sequence_length": 320,
     "sequence_stride": 100,
 }
+SPELLING = {
+    "num_spelling_layers": 2,
+    "spelling_units": 8,
+    "spelling_context": 2,
+    "spelling_row_conv_width": 3,
+}
 # Each option by itself, and then all of them, a few at a time.
 ONE_BY_ONE = {
     "lstm": {},
@@ -53,6 +59,7 @@ ONE_BY_ONE = {
     "without batch normalization": {"batch_normalization": False},
     "normalized projection": {"normalize_projection": True},
     "moving means": {"mean_momentum": 0.9},
+    "spelling": SPELLING,
     "without row convolution": {"row_conv_width": 0},
     "row convolution of one frame": {"row_conv_width": 1},
     "strides of 2": {"conv_strides": ((2, 2), (2, 2))},
@@ -79,6 +86,12 @@ TOGETHER = {
         **THREE_CONVOLUTIONS,
     },
     "lstm, one convolution": {"spec_augment": True, **ONE_CONVOLUTION},
+    "gru, spelling in threes": {
+        "rnn_type": "gru",
+        "normalize_projection": True,
+        **SPELLING,
+        "spelling_stride": 3,
+    },
 }
 
 
@@ -165,7 +178,7 @@ def assert_streams_as_the_whole(options, clips):
     model = make_model(options, clips)
     frame = model.frame_duration
     step = keras_ds2.StreamingStep(
-        model, chunk_duration=round(0.5 / frame) * frame
+        model, chunk_duration=round(0.5 / frame / 6) * 6 * frame
     )
     assert_same_logits(stream_logits(step, clips), model, clips)
 
@@ -434,6 +447,7 @@ def test_memory_does_not_grow_in_two_hours(step, train_clips, with_words):
         "three convolutions",
         "other windows",
         "moving means",
+        "spelling",
         "without row convolution",
     ],
 )
@@ -624,7 +638,9 @@ def test_a_chunk_is_a_tenth_of_a_second_at_most(time_strides, chunk_size):
     "chunk_duration", [0.0, -0.02, 0.01, 0.05, 0.101, math.nan, math.inf]
 )
 def test_chunks_are_of_whole_frames(step, chunk_duration):
-    with pytest.raises(ValueError, match="multiple of an output frame, 0.02 s"):
+    with pytest.raises(
+        ValueError, match="multiple of the longest frame, 0.02 s"
+    ):
         keras_ds2.StreamingStep(step.model, chunk_duration)
 
 

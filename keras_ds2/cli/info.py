@@ -89,7 +89,7 @@ def _look_ahead(model):
     from keras_ds2.streaming.step import StreamingStep
 
     try:
-        step = StreamingStep(model, chunk_duration=model.frame_duration)
+        step = StreamingStep(model)
     except ValueError:  # has a layer that runs backwards
         return None
     return step.lookahead

@@ -13,6 +13,7 @@ import numpy as np
 from keras_ds2.layers.clipped_relu import MAX_VALUE, clipped_relu
 from keras_ds2.layers.context_window import ContextWindow
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
+from keras_ds2.layers.log_probabilities import LOWEST, SCALE, log_probabilities
 from keras_ds2.layers.row_convolution import RowConvolution
 from keras_ds2.layers.sequence_batch_normalization import (
     SequenceBatchNormalization,
@@ -151,8 +152,15 @@ def _nothing(graph, layer, x):
 def _activate(graph, layer, x):
     if layer.activation is clipped_relu:
         return graph("Clip", x, np.float32(0), np.float32(MAX_VALUE))
+    if layer.activation is log_probabilities:
+        x = graph("Max", graph("LogSoftmax", x, axis=-1), np.float32(LOWEST))
+        return graph("Add", graph("Div", x, np.float32(SCALE)), np.float32(1))
     if layer.activation is not keras.activations.linear:
-        refuse(layer, "its activation must be `clipped_relu` or none")
+        refuse(
+            layer,
+            "its activation must be `clipped_relu`, `log_probabilities` or "
+            "none",
+        )
     return x
 
 

@@ -23,6 +23,7 @@ from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
 from keras_ds2.layers.moving_mean_normalization import (
     MovingMeanNormalization,
 )
+from keras_ds2.layers.split_frames import SplitFrames
 from keras_ds2.layers.streaming import SlidingWindow
 from keras_ds2.streaming.step import layers_of_path
 
@@ -56,6 +57,9 @@ def offline_graph(model):
             x = zero_beyond(graph, x, is_real, _input_rank(layer))
             x = WINDOWS[type(layer)](graph, layer, x, pad_time=True)
             length = _output_length(graph, layer, length)
+        elif isinstance(layer, SplitFrames):
+            x = _split(graph, layer, x)
+            length = graph("Mul", length, np.int32(layer.factor))
         else:
             x = FRAME_BY_FRAME[type(layer)](graph, layer, x)
     num_symbols = model.output["logits"].shape[-1]
@@ -119,6 +123,13 @@ def streaming_graph(step):
             x = graph("Slice", x, axes(0), axes(num_frames), axes(1))
             start = _first_output(graph, layer, start)
             count = _output_length(graph, layer, count)
+        elif isinstance(layer, SplitFrames):
+            x, new = _split(graph, layer, x), []
+            num_frames *= layer.factor
+            start, count = (
+                graph("Mul", value, np.int32(layer.factor))
+                for value in (start, count)
+            )
         else:
             x, new = FRAME_BY_FRAME[type(layer)](graph, layer, x), []
         states.update(zip(past, new, strict=True))
@@ -138,7 +149,7 @@ def _path(model):
     """The layers from samples to logits, each fed by the one before."""
     layers = layers_of_path(model)
     before = model.input["audio"]
-    known = {MovingMeanNormalization, *WINDOWS, *FRAME_BY_FRAME}
+    known = {MovingMeanNormalization, SplitFrames, *WINDOWS, *FRAME_BY_FRAME}
     for layer in layers:
         if not isinstance(layer, RECURRENT) and type(layer) not in known:
             refuse(layer, "there is no rule for layers of this type")
@@ -148,6 +159,10 @@ def _path(model):
     if before is not model.output["logits"]:
         refuse(layers[-1], "what it gives are not the logits")
     return layers
+
+
+def _split(graph, layer, x):
+    return graph("Reshape", x, axes(0, -1, layer.output.shape[-1]))
 
 
 def _input_rank(layer):

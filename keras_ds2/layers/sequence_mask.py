@@ -27,8 +27,15 @@ class SequenceMask(keras.layers.Layer):
            [1, 1, 1]])
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True  # what is real, `num_frames` tells
+
     def call(self, inputs, num_frames):
         return lengths.sequence_mask(num_frames, ops.shape(inputs)[1])
+
+    def compute_mask(self, inputs, previous_mask):
+        return None
 
     def compute_output_spec(self, inputs, num_frames):
         return keras.KerasTensor(inputs.shape[:2], dtype="bool")

@@ -18,11 +18,14 @@ from keras_ds2 import lengths
 from keras_ds2.decoding.greedy import greedy_decode
 from keras_ds2.error_rate import CharacterErrorRate, WordErrorRate
 from keras_ds2.layers.ctc_layer import CTCLayer
+from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
 from keras_ds2.replicas import apply_gradients_if, sum_over_replicas
 
 
 class CTCModel(keras.Model):
     """A model of logits and their lengths that trains with CTC.
+
+    A subclass has an `alphabet`.
 
     A step whose loss or gradient is not finite changes nothing; `skipped`
     counts it. On several devices the loss, the statistics and the gradients
@@ -204,8 +207,18 @@ class CTCModel(keras.Model):
         )
         return self.get_metrics_result()
 
+    def _tokenizer(self):
+        # Lazily: keras_nlp takes seconds to import.
+        from keras_ds2.tokenizer import CharacterTokenizer
+
+        return CharacterTokenizer(self.alphabet)
+
     def make_train_function(self, force=False):
-        if not self.get_layer("log_mel").is_adapted:
+        if not all(
+            layer.is_adapted
+            for layer in self.layers
+            if isinstance(layer, LogMelSpectrogram)
+        ):
             raise ValueError(
                 "The features have no corpus statistics yet. Call "
                 "`model.adapt(dataset.one_pass())` before `fit`, or build the "

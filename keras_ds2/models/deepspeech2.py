@@ -1,23 +1,24 @@
 """Deep Speech 2: convolutions, recurrent layers, a look ahead."""
 
-import math
-
 import keras
 
 from keras_ds2.layers.clipped_relu import clipped_relu
 from keras_ds2.layers.moving_mean_normalization import (
     MovingMeanNormalization,
 )
-from keras_ds2.layers.output_length import OutputLength
 from keras_ds2.layers.row_convolution import RowConvolution
 from keras_ds2.layers.sequence_batch_normalization import (
     SequenceBatchNormalization,
 )
-from keras_ds2.layers.sequence_conv2d import SequenceConv2D
 from keras_ds2.layers.sequence_mask import SequenceMask
 from keras_ds2.layers.symbol_logits import SymbolLogits
-from keras_ds2.models.parts import log_mel_frames, recurrent_layer
+from keras_ds2.models.parts import (
+    convolutions,
+    log_mel_frames,
+    recurrent_layer,
+)
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
+from keras_ds2.models.spelling import spelling
 from keras_ds2.text import (
     DEFAULT_ALPHABET,
     NUM_RESERVED,
@@ -83,9 +84,21 @@ class DeepSpeech2(SpeechRecognizer):
         dense_units: Integer. Defaults to `1024`.
         dropout: Float. After each recurrent layer and the dense one. Defaults
             to `0.1`.
+        num_spelling_layers: Integer. Recurrent layers of a second network
+            that reads what the first one hears, and may learn from text alone
+            how words are spelled (`models/spelling.py`). Defaults to `0`.
+        spelling_units: Integer. Its size. Defaults to `512`.
+        spelling_context: Integer. Output frames on both sides that it sees at
+            once. Defaults to `7`.
+        spelling_stride: Integer. Output frames that it treats as one, and
+            writes one by one in the end. Defaults to `2`.
+        spelling_row_conv_width: Integer. `row_conv_width` after each of its
+            recurrent layers. Defaults to `8`.
         alphabet: String of the characters of transcripts, each once. The
             symbols are the blank, these, and two reserved. Defaults to
             space, apostrophe and a to z: 31 symbols.
+        heard_alphabet: String. What the first network hears, where there are
+            two. Defaults to `None`: as `alphabet`.
         dtype: Dtype policy, as `"mixed_bfloat16"`. Log-mel, statistics,
             logits and loss stay in float32. Defaults to Keras's global one.
         name: String.
@@ -147,18 +160,19 @@ class DeepSpeech2(SpeechRecognizer):
         row_conv_width=5,
         dense_units=1024,
         dropout=0.1,
+        num_spelling_layers=0,
+        spelling_units=512,
+        spelling_context=7,
+        spelling_stride=2,
+        spelling_row_conv_width=8,
         alphabet=DEFAULT_ALPHABET,
+        heard_alphabet=None,
         dtype=None,
         name="deep_speech_2",
     ):
-        if not len(conv_filters) == len(conv_kernel_sizes) == len(conv_strides):
-            raise ValueError(
-                "`conv_filters`, `conv_kernel_sizes` and `conv_strides` must "
-                "have one entry for each convolution. Received: "
-                f"conv_filters={conv_filters}, conv_kernel_sizes="
-                f"{conv_kernel_sizes}, conv_strides={conv_strides}."
-            )
         validate_alphabet(alphabet)
+        if heard_alphabet is not None:
+            validate_alphabet(heard_alphabet)
         dtype = keras.dtype_policies.get(dtype)
 
         # === Functional Model ===
@@ -179,33 +193,14 @@ class DeepSpeech2(SpeechRecognizer):
             normalize=normalize,
             dtype=dtype,
         )  # (batch, frames, bins)
-        x = keras.layers.Reshape((-1, num_mel_bins, 1), name="channel")(x)
-        for i, (filters, kernel_size, strides) in enumerate(
-            zip(conv_filters, conv_kernel_sizes, conv_strides, strict=True), 1
-        ):
-            x = SequenceConv2D(
-                filters,
-                kernel_size,
-                strides=strides,
-                use_bias=not batch_normalization,
-                dtype=dtype,
-                name=f"conv_{i}",
-            )(x, num_frames)  # (batch, frames, frequencies, filters)
-            num_frames = OutputLength(
-                kernel_size[0],
-                strides[0],
-                padding=kernel_size[0] - 1,
-                name=f"conv_{i}_num_frames",
-            )(num_frames)
-            if batch_normalization:
-                x = SequenceBatchNormalization(
-                    dtype=dtype, name=f"conv_{i}_norm"
-                )(x, num_frames)
-            x = keras.layers.Activation(
-                clipped_relu, dtype=dtype, name=f"conv_{i}_relu"
-            )(x)
-        x = keras.layers.Reshape((-1, math.prod(x.shape[2:])), name="features")(
-            x
+        x, num_frames = convolutions(
+            x,
+            num_frames,
+            conv_filters,
+            conv_kernel_sizes,
+            conv_strides,
+            batch_normalization,
+            dtype,
         )  # (batch, frames, features)
         mask = SequenceMask(name="mask")(x, num_frames)
         for i in range(1, num_rnn_layers + 1):
@@ -237,6 +232,25 @@ class DeepSpeech2(SpeechRecognizer):
             dense_units, activation=clipped_relu, dtype=dtype, name="dense"
         )(x)
         x = keras.layers.Dropout(dropout, dtype=dtype, name="dense_dropout")(x)
+        if num_spelling_layers:
+            heard = SymbolLogits(
+                1 + len(heard_alphabet or alphabet) + NUM_RESERVED,
+                NUM_RESERVED,
+                name="heard_logits",
+            )(x)
+            x, num_frames = spelling(
+                heard,
+                num_frames,
+                num_spelling_layers,
+                spelling_units,
+                spelling_context,
+                spelling_stride,
+                spelling_row_conv_width,
+                dropout,
+                rnn_type=rnn_type,
+                normalize_projection=normalize_projection,
+                dtype=dtype,
+            )
         logits = SymbolLogits(
             1 + len(alphabet) + NUM_RESERVED, NUM_RESERVED, name="logits"
         )(x)
@@ -272,4 +286,10 @@ class DeepSpeech2(SpeechRecognizer):
         self.row_conv_width = row_conv_width
         self.dense_units = dense_units
         self.dropout = dropout
+        self.num_spelling_layers = num_spelling_layers
+        self.spelling_units = spelling_units
+        self.spelling_context = spelling_context
+        self.spelling_stride = spelling_stride
+        self.spelling_row_conv_width = spelling_row_conv_width
         self.alphabet = alphabet
+        self.heard_alphabet = heard_alphabet

@@ -1,6 +1,7 @@
 """What the networks of both papers are built of."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import keras
@@ -10,6 +11,10 @@ from keras_ds2.layers.gru import GRU
 from keras_ds2.layers.log_mel_spectrogram import LogMelSpectrogram
 from keras_ds2.layers.lstm import LSTM
 from keras_ds2.layers.output_length import OutputLength
+from keras_ds2.layers.sequence_batch_normalization import (
+    SequenceBatchNormalization,
+)
+from keras_ds2.layers.sequence_conv2d import SequenceConv2D
 from keras_ds2.layers.simple_rnn import SimpleRNN
 from keras_ds2.layers.spec_augment import SpecAugment
 
@@ -42,6 +47,53 @@ def log_mel_frames(
             dtype=dtype,
             name="spec_augment",
         )(x, num_frames)
+    return x, num_frames
+
+
+def convolutions(
+    x,
+    num_frames,
+    filters,
+    kernel_sizes,
+    strides,
+    batch_normalization,
+    dtype,
+):
+    """Frames and their number in, fewer frames and their number out."""
+    if not len(filters) == len(kernel_sizes) == len(strides):
+        raise ValueError(
+            "`conv_filters`, `conv_kernel_sizes` and `conv_strides` must "
+            "have one entry for each convolution. Received: "
+            f"conv_filters={filters}, conv_kernel_sizes="
+            f"{kernel_sizes}, conv_strides={strides}."
+        )
+    x = keras.layers.Reshape((-1, x.shape[2], 1), name="channel")(x)
+    for i, (channels, kernel_size, stride) in enumerate(
+        zip(filters, kernel_sizes, strides, strict=True), 1
+    ):
+        x = SequenceConv2D(
+            channels,
+            kernel_size,
+            strides=stride,
+            use_bias=not batch_normalization,
+            dtype=dtype,
+            name=f"conv_{i}",
+        )(x, num_frames)  # (batch, frames, frequencies, channels)
+        num_frames = OutputLength(
+            kernel_size[0],
+            stride[0],
+            padding=kernel_size[0] - 1,
+            name=f"conv_{i}_num_frames",
+        )(num_frames)
+        if batch_normalization:
+            x = SequenceBatchNormalization(dtype=dtype, name=f"conv_{i}_norm")(
+                x, num_frames
+            )
+        x = keras.layers.Activation(
+            clipped_relu, dtype=dtype, name=f"conv_{i}_relu"
+        )(x)
+    features = math.prod(x.shape[2:])
+    x = keras.layers.Reshape((-1, features), name="features")(x)
     return x, num_frames
 
 

@@ -232,7 +232,7 @@ class SpeechRecognizer(CTCModel):
     def frame_duration(self):
         """Seconds from one output frame to the next."""
         stride = math.prod(
-            layer.stride
+            layer.stride / layer.factor
             for layer in self.layers
             if isinstance(layer, OutputLength)
         )
@@ -255,12 +255,6 @@ class SpeechRecognizer(CTCModel):
                     f"`decoder` must have the model's `{name}`, {own!r}. "
                     f"Received: decoder.{name}={getattr(decoder, name)!r}."
                 )
-
-    def _tokenizer(self):
-        # Lazily: keras_nlp takes seconds to import.
-        from keras_ds2.tokenizer import CharacterTokenizer
-
-        return CharacterTokenizer(self.alphabet)
 
     # === Saving ===
 

@@ -21,7 +21,11 @@ from keras_ds2.text import NUM_RESERVED
 
 def copy_with_alphabet(model, alphabet):
     """Does as `SpeechRecognizer.with_vocabulary` says."""
-    copy = type(model).from_config(model.get_config() | {"alphabet": alphabet})
+    config = model.get_config() | {"alphabet": alphabet}
+    if "heard_alphabet" in config:
+        # A second network takes what the first one hears, as it learned to.
+        config["heard_alphabet"] = model.heard_alphabet or model.alphabet
+    copy = type(model).from_config(config)
     for layer in model.layers:
         weights = layer.get_weights()
         if layer.name == "logits":

@@ -15,6 +15,7 @@ from keras_ds2.layers.sequence_batch_normalization import (
 )
 from keras_ds2.layers.sequence_mask import SequenceMask
 from keras_ds2.layers.spec_augment import SpecAugment
+from keras_ds2.layers.split_frames import SplitFrames
 from keras_ds2.layers.streaming import SlidingWindow, StreamedRecurrence
 
 # Beside the path from samples to logits: lengths are counted here anew.
@@ -28,7 +29,9 @@ _FRAME_BY_FRAME = (
     keras.layers.Dropout,
     keras.layers.Reshape,
 )
-_STATEFUL = (MovingMeanNormalization, SlidingWindow, StreamedRecurrence)
+_STREAMED = (
+    *(MovingMeanNormalization, SlidingWindow, SplitFrames, StreamedRecurrence),
+)
 _BACKWARD = (keras.layers.Bidirectional, BidirectionalSimpleRNN)
 
 
@@ -50,8 +53,9 @@ class StreamingStep:
     Args:
         model: Unidirectional model, as `DeepSpeech2()`.
         chunk_duration: Float, seconds. Samples that are taken at a time; a
-            multiple of the duration of an output frame. Defaults to `None`:
-            as many frames as fit into 0.1 s, at least one.
+            multiple of the longest frame of any layer, which mostly is an
+            output frame. Defaults to `None`: as many of these as fit into
+            0.1 s, at least one.
 
     Call arguments:
         state: Dictionary of `initial_state` or of the last call; tensors or
@@ -69,7 +73,7 @@ class StreamingStep:
 
     Raises:
         ValueError: If the model has a layer that cannot stream, naming it, or
-            the chunk is no multiple of an output frame.
+            the chunk is no multiple of the longest frame.
 
     Example:
 
@@ -93,18 +97,17 @@ class StreamingStep:
         for layer in self.layers:
             _check(layer)
         self.sampling_rate = model.get_layer("log_mel").sampling_rate
-        frame_size = round(model.frame_duration * self.sampling_rate)
+        # At every layer a chunk is a whole number of frames.
+        unit = math.lcm(*self._frame_sizes())
         if chunk_duration is None:
-            chunk_duration = (
-                max(self.sampling_rate // 10 // frame_size, 1)
-                * model.frame_duration
-            )
-        size = chunk_duration * self.sampling_rate
+            size = max(self.sampling_rate // 10 // unit, 1) * unit
+        else:
+            size = chunk_duration * self.sampling_rate
         self.chunk_size = round(size) if math.isfinite(size) else 0
-        if self.chunk_size < 1 or self.chunk_size % frame_size:
+        if self.chunk_size < 1 or self.chunk_size % unit:
             raise ValueError(
-                "`chunk_duration` must be a multiple of an output frame, "
-                f"{model.frame_duration:g} s. Received: "
+                "`chunk_duration` must be a multiple of the longest frame, "
+                f"{unit / self.sampling_rate:g} s. Received: "
                 f"chunk_duration={chunk_duration}."
             )
         self.state_shapes = self._initial_shapes()
@@ -140,8 +143,8 @@ class StreamingStep:
     def delay(self):
         """Output frames that the logits are behind the samples.
 
-        After `n` samples, a multiple of a chunk, `n / frame_size - delay` are
-        known.
+        After `n` samples, a multiple of a chunk, those that fit into `n`, less
+        `delay`, are known.
         """
         return -self._first_outputs()[-1]
 
@@ -174,7 +177,7 @@ class StreamingStep:
         x, start, count = samples, position, length
         states: dict[str, tf.Tensor] = {}
         for layer in self.layers:
-            if not _has_state(layer):
+            if not _is_streamed(layer):
                 x = layer(x)
                 continue
             prefix = layer.name + "."
@@ -202,7 +205,7 @@ class StreamingStep:
         for layer in self.layers:
             start = starts[-1]
             starts.append(
-                layer.first_output(start) if _has_state(layer) else start
+                layer.first_output(start) if _is_streamed(layer) else start
             )
         return starts
 
@@ -213,7 +216,7 @@ class StreamingStep:
         for layer, start in zip(
             self.layers, self._first_outputs(), strict=False
         ):
-            if _has_state(layer):
+            if _is_streamed(layer):
                 for i, value in enumerate(
                     layer.initial_state(shape[2:], start, batch_size=1)
                 ):
@@ -221,14 +224,26 @@ class StreamingStep:
             shape = layer.compute_output_shape(shape)
         return shapes
 
-    def _lookahead_size(self):
-        size, stride = 1, 1
+    def _frame_sizes(self):
+        """Samples of a frame before each layer, and after the last."""
+        sizes = [1]
         for layer in self.layers:
+            size = sizes[-1]
             if isinstance(layer, SlidingWindow):
-                _, after, layer_stride = layer.reach()
-                size += after * stride
-                stride *= layer_stride
-        return size
+                size *= layer.reach()[-1]
+            elif isinstance(layer, SplitFrames):
+                size //= layer.factor
+            sizes.append(size)
+        return sizes
+
+    def _lookahead_size(self):
+        return 1 + sum(
+            layer.reach()[1] * size
+            for layer, size in zip(
+                self.layers, self._frame_sizes(), strict=False
+            )
+            if isinstance(layer, SlidingWindow)
+        )
 
 
 def layers_of_path(model):
@@ -236,8 +251,8 @@ def layers_of_path(model):
     return [layer for layer in model.layers if not isinstance(layer, _BESIDE)]
 
 
-def _has_state(layer):
-    return isinstance(layer, _STATEFUL)
+def _is_streamed(layer):
+    return isinstance(layer, _STREAMED)
 
 
 def _check(layer):
@@ -248,7 +263,7 @@ def _check(layer):
             "Only unidirectional models can stream, as "
             "`DeepSpeech2(bidirectional=False)`."
         )
-    if not _has_state(layer) and not isinstance(layer, _FRAME_BY_FRAME):
+    if not _is_streamed(layer) and not isinstance(layer, _FRAME_BY_FRAME):
         raise ValueError(
             f"Layer '{layer.name}', a {type(layer).__name__}, cannot stream: "
             "it is not known to treat each frame by itself."

@@ -1,0 +1,153 @@
+"""Teaches a trained recognizer to spell, from text.
+
+    python examples/train_spelling.py --model en-read --data speech \\
+        --train train.jsonl --validation validation.jsonl \\
+        --text sentences.txt.gz
+
+A second network (`DeepSpeech2(num_spelling_layers=2)`) takes what the
+recognizer hears and writes it again. It is trained on sentences, one a line,
+and on what would be heard of them, put together of what is heard of the
+training speech; the recognizer itself does not change. A model that has a
+second network already goes on with it. A run that was stopped goes on when the
+same command is given again. Its folder receives `log.csv` and `model.keras`.
+The recipe is explained in docs/english.md.
+"""
+
+import argparse
+import gzip
+import os
+import sys
+
+# Before TensorFlow is imported: its start-up lines frighten without need.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+
+import keras_ds2
+from keras_ds2.cli.shared import load_model
+from keras_ds2.text import unknown_characters
+
+MODEL = dict(num_spelling_layers=2, spelling_units=512)
+SPEEDS = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
+GAIN = (-6.0, 6.0)
+MAX_DURATION = 17.0  # seconds
+HEARD_AT_ONCE = 24_000  # frames of 10 ms
+CLIPNORM = 60.0
+WARMUP_STEPS = 100
+STEPS_PER_ROUND = 200
+
+
+def parse_arguments(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", default="en-read", help="shipped model, .keras or card")
+    add("--data", default=os.curdir, help="folder of manifests and corpora")
+    add("--train", nargs="+", required=True, help="manifests or subsets; each "
+        "speaks as often as the others")  # fmt: skip
+    add("--text", required=True, help="sentences, one a line; may be .gz")
+    add("--validation", nargs="+", required=True, help="manifests or subsets")
+    add("--run", default="runs/spelling", help="for the results")
+    add("--rounds", type=int, default=75, help=f"of {STEPS_PER_ROUND} steps")
+    add("--batch-size", type=int, default=40, help="utterances")
+    add("--learning-rate", type=float, default=2e-3, help="Adam's, at most")
+    add("--seed", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu or cuda:N")
+    add(
+        "--mixed-precision",
+        default="mixed_bfloat16",
+        help="float32, mixed_float16 (a GPU) or mixed_bfloat16 (a recent CPU)",
+    )
+    return parser.parse_args(argv)
+
+
+def with_second_network(model):
+    """The same recognizer; what it wrote so far is what it hears now."""
+    if model.num_spelling_layers:
+        return model
+    new = keras_ds2.DeepSpeech2.from_config(model.get_config() | MODEL)
+    for layer in model.layers:
+        name = "heard_logits" if layer.name == "logits" else layer.name
+        new.get_layer(name).set_weights(layer.get_weights())
+    return new
+
+
+def read_sentences(path, alphabet):
+    with (gzip.open if path.endswith(".gz") else open)(path, "rt") as file:
+        sentences = [line.strip() for line in file if line.strip()]
+    for number, sentence in enumerate(sentences, start=1):
+        if unknown := unknown_characters(sentence, alphabet):
+            raise ValueError(
+                f"{path}, sentence {number}: the model lacks {unknown!r}. "
+                "Spell it out, or leave the sentence out."
+            )
+    return sentences
+
+
+def hear(args, model):
+    """Each corpus as unknown voices would be heard, and as it is."""
+    augmentation = keras_ds2.data.Augmentation(SPEEDS, gain=GAIN)
+    for name in args.train:
+        dataset = keras_ds2.data.prepare_dataset(
+            args.data,
+            [name],
+            model,
+            batch_size=128,
+            seed=args.seed,
+            max_duration=MAX_DURATION,
+            on_invalid="skip",  # longer ones
+            max_frames_per_batch=HEARD_AT_ONCE,
+            augmentation=augmentation,
+        )
+        for pass_index, training in enumerate((True, False)):
+            yield keras_ds2.HeardSpeech(model, dataset, training, pass_index)
+
+
+def main(argv=None):
+    args = parse_arguments(argv)
+    keras_ds2.use_device(args.device)
+    keras_ds2.use_mixed_precision(args.mixed_precision)
+    keras.utils.set_random_seed(args.seed)
+    _, model = load_model(args.model)
+    model = with_second_network(model)
+    sentences = read_sentences(args.text, model.alphabet)
+    validation = keras_ds2.data.prepare_dataset(
+        args.data, args.validation, model, batch_size=32
+    )
+    print("Listens to the training speech, which takes minutes an hour of it.")
+    imagined = keras_ds2.ImaginedSpeech(
+        list(hear(args, model)), sentences, args.batch_size, seed=args.seed
+    )
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        decay_steps=args.rounds * STEPS_PER_ROUND - WARMUP_STEPS,
+        warmup_target=args.learning_rate,
+        warmup_steps=WARMUP_STEPS,
+    )
+    spelling = keras_ds2.SpellingModel(model)
+    spelling.compile(keras.optimizers.Adam(schedule, global_clipnorm=CLIPNORM))
+    spelling.fit(
+        imagined.stream(),
+        steps_per_epoch=STEPS_PER_ROUND,
+        epochs=args.rounds,
+        validation_data=keras_ds2.HeardSpeech(model, validation).one_pass(),
+        verbose=2,
+        callbacks=[
+            keras_ds2.BackupAndRestore(
+                f"{args.run}/backup", imagined, f"{args.run}/log.csv"
+            ),
+        ],
+    )
+    model.save(f"{args.run}/model.keras")
+    result = keras_ds2.evaluate(model, validation)
+    print(result.report(num_worst=6))
+    return result
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))

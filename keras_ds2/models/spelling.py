@@ -1,0 +1,106 @@
+"""A second network, which reads what the first one has heard.
+
+Letters that were heard are misspelled words: a network that learns from hours
+of speech hears few words often enough to know how they are written. Text is
+not scarce. So a second stack of recurrent layers sees nothing but the
+probabilities of the first one's symbols, and writes again. As these are all it
+needs, it can be trained on text without recordings, once somebody makes up how
+the first network would hear that text: `training/imagined_speech.py` does.
+
+It is made of layers like those of Deep Speech 2, so it streams, is exported
+and fine-tuned as they are.
+
+Reference:
+    Guo et al., 2019, "A spelling correction model for end-to-end speech
+    recognition" (arXiv:1902.07178), which corrects whole sentences after they
+    were decoded; Nozaki and Komatsu, 2021 (arXiv:2104.02724), whose upper
+    layers see what lower ones predict.
+"""
+
+import keras
+
+from keras_ds2.layers.clipped_relu import clipped_relu
+from keras_ds2.layers.context_window import ContextWindow
+from keras_ds2.layers.log_probabilities import log_probabilities
+from keras_ds2.layers.output_length import OutputLength
+from keras_ds2.layers.row_convolution import RowConvolution
+from keras_ds2.layers.sequence_mask import SequenceMask
+from keras_ds2.layers.split_frames import SplitFrames
+from keras_ds2.models.parts import recurrent_layer
+
+
+def spelling(
+    logits,
+    num_frames,
+    num_layers,
+    units,
+    context,
+    stride,
+    row_conv_width,
+    dropout,
+    rnn_type,
+    normalize_projection,
+    dtype,
+):
+    """Logits of what was heard in, features of what is to be written out."""
+
+    def drop(x, name):
+        name = f"spelling_{name}_dropout"
+        return keras.layers.Dropout(dropout, dtype=dtype, name=name)(x)
+
+    x = keras.layers.Activation(
+        log_probabilities, dtype="float32", name="heard"
+    )(logits)
+    x = ContextWindow(context, stride, dtype=dtype, name="spelling_context")(
+        x, num_frames
+    )  # (batch, long frames, (2 * context + 1) * symbols)
+    num_frames = OutputLength(
+        2 * context + 1,
+        stride,
+        padding=2 * context,
+        name="spelling_num_long_frames",
+    )(num_frames)
+    x = keras.layers.Dense(
+        units, activation=clipped_relu, dtype=dtype, name="spelling_input"
+    )(x)
+    x = drop(x, "input")
+    mask = SequenceMask(name="spelling_mask")(x, num_frames)
+    for i in range(1, num_layers + 1):
+        x = recurrent_layer(
+            rnn_type,
+            units,
+            bidirectional=False,
+            merge_mode="sum",
+            normalize_projection=normalize_projection,
+            dtype=dtype,
+            name=f"spelling_rnn_{i}",
+        )(x, mask=mask)
+        x = drop(x, f"rnn_{i}")
+        if row_conv_width:
+            x = RowConvolution(
+                row_conv_width,
+                # What was heard is mostly right: at first it passes.
+                kernel_initializer=current_frame,
+                dtype=dtype,
+                name=f"spelling_row_conv_{i}",
+            )(x, num_frames)
+    x = keras.layers.Dense(
+        stride * units,
+        activation=clipped_relu,
+        dtype=dtype,
+        name="spelling_dense",
+    )(x)
+    x = drop(x, "dense")
+    x = SplitFrames(stride, dtype=dtype, name="spelling_split")(x)
+    num_frames = OutputLength(1, 1, factor=stride, name="spelling_num_frames")(
+        num_frames
+    )
+    return x, num_frames
+
+
+@keras.saving.register_keras_serializable(package="keras_ds2")
+def current_frame(shape, dtype=None):
+    """Initializes a row convolution to pass nearly what it is given."""
+    is_current = keras.ops.arange(shape[0])[:, None] == 0
+    noise = keras.random.normal(shape, stddev=0.05, dtype=dtype)
+    return noise + keras.ops.cast(is_current, noise.dtype)

@@ -1,0 +1,182 @@
+"""A corpus in, what a model hears of it out: log probabilities, cut by text."""
+
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_ds2.decoding.alignment import align_labels, character_log_probs
+from keras_ds2.text import NUM_RESERVED
+
+# Of reserved symbols, which are never heard: 0, and a number in float16.
+_NEVER = -1e4
+
+
+class HeardSpeech:
+    """Keeps what the first network of a model hears of recordings.
+
+    Of each utterance the log probabilities of blank and characters, in 16 bits
+    (5 MB for an hour, 40 ms a frame), its transcript, and which frames belong
+    to which of its characters.
+
+    A network hears what it was trained on better than what it will meet. With
+    `training=True` it is asked as in training, with dropout, masks and
+    statistics of the batch: what it then hears of known voices is about as
+    wrong as what it hears of unknown ones, and wrong in the same way.
+
+    Args:
+        model: `DeepSpeech2` with `num_spelling_layers`.
+        dataset: `SpeechDataset`; one pass is heard, with its augmentation.
+        training: Boolean. Whether the model is asked as in training. Defaults
+            to `False`.
+        pass_index: Integer. Which pass of the data set, for another draw of
+            its augmentation. Defaults to `0`.
+
+    Attributes:
+        texts: List of strings.
+        log_probs: List of float16 arrays `(frames, 1 + characters)`.
+
+    Raises:
+        ValueError: If the model has no spelling layers.
+
+    Example:
+
+    >>> import keras_ds2
+    >>> model = keras_ds2.DeepSpeech2(
+    ...     num_rnn_layers=1, rnn_units=8, num_spelling_layers=1
+    ... )
+    >>> dataset = keras_ds2.data.prepare_dataset(
+    ...     "tests/data/LibriSpeech", ["dev-clips"], model, batch_size=2
+    ... )
+    >>> heard = keras_ds2.HeardSpeech(model, dataset)
+    >>> heard.texts[1]
+    "if he only had that letter back he wouldn't send it"
+    >>> heard.log_probs[1].shape
+    (162, 29)
+    """
+
+    def __init__(self, model, dataset, training=False, pass_index=0):
+        first = first_network(model)
+        self.alphabet = model.heard_alphabet or model.alphabet
+        self.texts: list[str] = []
+        self.log_probs: list[np.ndarray] = []
+        tokenizer = model._tokenizer()
+
+        @tf.function(reduce_retracing=True)
+        def hear(inputs):
+            return first(inputs, training=training)
+
+        # Statistics that training would move are none of this.
+        statistics = [v.numpy() for v in first.non_trainable_variables]
+        size = len(dataset)
+        batches = dataset.stream(first_step=pass_index * size).take(size)
+        for inputs, targets in batches:
+            logits, num_frames = (x.numpy() for x in hear(inputs))
+            labels = tf.RaggedTensor.from_tensor(
+                targets["labels"], targets["label_length"]
+            )
+            texts = tokenizer.detokenize(labels)
+            for row, count, text in zip(logits, num_frames, texts, strict=True):
+                log_probs = character_log_probs(row[:count], self.alphabet)
+                self.log_probs.append(log_probs.astype("float16"))
+                self.texts.append(text)
+        for variable, value in zip(
+            first.non_trainable_variables, statistics, strict=True
+        ):
+            variable.assign(value)
+
+    def character_frames(self):
+        """Tells where each character begins.
+
+        Returns:
+            List of integer arrays, one more than the text has characters: of
+            the frames `[i]` to `[i + 1]`, the second excluded, was character
+            `i` made. Blanks between two characters are divided. `None` where
+            the frames do not hold the text.
+        """
+        symbols = {c: index for index, c in enumerate(self.alphabet, start=1)}
+        return [
+            _boundaries(log_probs, [symbols[c] for c in text])
+            for log_probs, text in zip(self.log_probs, self.texts, strict=True)
+        ]
+
+    def one_pass(self, batch_size=32):
+        """Batches of what was heard, for `SpellingModel.evaluate`.
+
+        Args:
+            batch_size: Integer. Defaults to `32`.
+
+        Returns:
+            `tf.data.Dataset` of `(x, y)`, as `ImaginedSpeech.stream`.
+        """
+        order = np.argsort([len(row) for row in self.log_probs], kind="stable")
+
+        def batches():
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                yield pad_heard(
+                    [self.log_probs[i] for i in rows],
+                    [self.texts[i] for i in rows],
+                    self.alphabet,
+                )
+
+        dataset = tf.data.Dataset.from_generator(
+            batches, output_signature=signature(self.alphabet)
+        )
+        count = -(-len(order) // batch_size)
+        return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def first_network(model):
+    """The model up to what it hears: logits, and their number."""
+    try:
+        heard = model.get_layer("heard_logits").output
+    except ValueError:
+        raise ValueError(
+            "`model` must have a second network that takes what the first one "
+            "hears, as DeepSpeech2(num_spelling_layers=2)."
+        ) from None
+    num_frames = model.get_layer("spelling_num_long_frames").input
+    return keras.Model(model.input, [heard, num_frames])
+
+
+def signature(alphabet):
+    """What batches of heard speech are made of, for `tf.data`."""
+    num_symbols = 1 + len(alphabet) + NUM_RESERVED
+    return (
+        {
+            "heard_logits": tf.TensorSpec((None, None, num_symbols)),
+            "num_frames": tf.TensorSpec((None,), tf.int32),
+        },
+        {
+            "labels": tf.TensorSpec((None, None), tf.int32),
+            "label_length": tf.TensorSpec((None,), tf.int32),
+        },
+    )
+
+
+def pad_heard(rows, texts, alphabet):
+    """Rows of log probabilities and their texts as one batch, `(x, y)`."""
+    symbols = {c: index for index, c in enumerate(alphabet, start=1)}
+    num_frames = np.array([len(row) for row in rows], "int32")
+    label_length = np.array([len(text) for text in texts], "int32")
+    shape = len(rows), num_frames.max(), 1 + len(alphabet) + NUM_RESERVED
+    logits = np.full(shape, _NEVER, "float32")
+    labels = np.zeros((len(rows), label_length.max()), "int32")
+    for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        logits[i, : len(row), : 1 + len(alphabet)] = row
+        labels[i, : len(text)] = [symbols[character] for character in text]
+    return (
+        {"heard_logits": logits, "num_frames": num_frames},
+        {"labels": labels, "label_length": label_length},
+    )
+
+
+def _boundaries(log_probs, labels):
+    try:
+        spans = align_labels(log_probs, labels)
+    except ValueError:
+        return None
+    gaps = [(end, start) for (_, end), (start, _) in itertools.pairwise(spans)]
+    return np.array([0, *(sum(gap) // 2 for gap in gaps), len(log_probs)])

@@ -1,0 +1,258 @@
+"""Text in, what a model would hear if it were read out: batches for training.
+
+Text is plentiful where speech is not. What a network makes of a few characters
+is known wherever they were said: a stretch of log probabilities, with all that
+is wrong with it. Put one behind the other such stretches are what it would hear
+of any sentence, at almost no cost. So a second network learns to spell
+(`models/spelling.py`) from as many words as there are.
+
+Where two stretches meet is not to be heard: it would be learned, and is not
+there in speech. So they begin and end anywhere, not where words do, and the
+characters on both sides are those that stood there when they were heard.
+"""
+
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+
+from keras_ds2.training.heard_places import HeardPlaces
+from keras_ds2.training.heard_speech import pad_heard, signature
+
+# Characters of a stretch: about so many, at random.
+_STRETCH = (3, 11)
+# Sentences that are read one after the other, by two.
+_PAIRS = 0.3
+# Batches that are drawn at once, to be of similar length each.
+_BATCHES_PER_POOL = 16
+# What makes another one of the same stretch every time: how sure the network
+# is, noise on its log probabilities, frames left out or repeated.
+_SHARPNESS = (0.75, 1.15)
+_NOISE = (0.0, 0.5)
+_FRAMES_CHANGED = (0.0, 0.06)
+
+
+class ImaginedSpeech:
+    """Makes batches of what a model would hear of sentences.
+
+    A sentence is put together of stretches of 3 to 11 characters, each drawn
+    among all places of one corpus where these characters, and up to two before
+    and after them, were said; shorter ones where there are none. A share of
+    utterances is not imagined, but as it was heard.
+
+    Batches are a pure function of `(seed, step)`, as those of `SpeechDataset`:
+    `BackupAndRestore` takes one for the other.
+
+    Args:
+        heard: Sequence of `HeardSpeech`, of one alphabet.
+        sentences: Sequence of strings of that alphabet, of words with single
+            spaces between.
+        batch_size: Integer. Utterances in a batch.
+        shares: Sequence of floats: how often each of `heard` speaks.
+            Defaults to `None`: equally often.
+        heard_share: Float. Utterances that are as they were heard. Defaults to
+            `0.2`.
+        seed: Integer. Defaults to `0`.
+
+    Attributes:
+        first_step: As of `SpeechDataset`.
+
+    Raises:
+        ValueError: If there are no sentences, or one has a character that was
+            never heard; if numbers of shares or alphabets differ.
+
+    Example:
+
+    >>> import keras_ds2
+    >>> model = keras_ds2.DeepSpeech2(
+    ...     num_rnn_layers=1, rnn_units=8, num_spelling_layers=1
+    ... )
+    >>> dataset = keras_ds2.data.prepare_dataset(
+    ...     "tests/data/LibriSpeech", ["train-clips"], model, batch_size=2
+    ... )
+    >>> heard = keras_ds2.HeardSpeech(model, dataset)
+    >>> imagined = keras_ds2.ImaginedSpeech([heard], ["he said so"], 2)
+    >>> inputs, targets = next(iter(imagined.stream()))
+    >>> inputs["heard_logits"].shape[::2]
+    TensorShape([2, 31])
+    """
+
+    def __init__(
+        self,
+        heard,
+        sentences,
+        batch_size,
+        shares=None,
+        heard_share=0.2,
+        seed=0,
+    ):
+        shares = [1] * len(heard) if shares is None else list(shares)
+        if len(shares) != len(heard) or len({h.alphabet for h in heard}) != 1:
+            raise ValueError(
+                "`heard` must be of one alphabet, with one share each. "
+                f"Received: {len(heard)} and shares={shares}."
+            )
+        self.alphabet = heard[0].alphabet
+        self.sentences = [s for s in sentences if s.strip()]
+        self.batch_size = batch_size
+        self.shares = np.array(shares) / sum(shares)
+        self.heard_share = heard_share
+        self.seed = seed
+        self.first_step = 0
+        self._corpora = [HeardPlaces(corpus) for corpus in heard]
+        self._check_characters()
+        frames = sum(len(row) for corpus in heard for row in corpus.log_probs)
+        characters = sum(len(text) for corpus in heard for text in corpus.texts)
+        # For batches of similar length.
+        self._frames_per_character = frames / characters
+
+    def __len__(self):
+        """Batches in which every sentence would come once."""
+        share = 1 - self.heard_share
+        return max(1, int(len(self.sentences) / share / self.batch_size))
+
+    def description(self):
+        """Describes it in plain JSON, for a backup to compare."""
+        digest = hashlib.sha256("\n".join(self.sentences).encode())
+        for corpus in self._corpora:
+            for text, row in zip(corpus.texts, corpus.log_probs, strict=True):
+                digest.update(text.encode() + row.tobytes())
+        return {
+            "sentences": len(self.sentences),
+            "heard": [len(corpus.texts) for corpus in self._corpora],
+            "batch_size": self.batch_size,
+            "shares": self.shares.tolist(),
+            "heard_share": self.heard_share,
+            "seed": self.seed,
+            "digest": digest.hexdigest(),
+        }
+
+    def stream(self):
+        """Reads batches without end, from `first_step` on.
+
+        Returns:
+            `tf.data.Dataset` of `(x, y)` for `SpellingModel.fit(...,
+            steps_per_epoch=...)`: `x = {"heard_logits", "num_frames"}`, `y =
+            {"labels", "label_length"}`.
+        """
+        spec = signature(self.alphabet)
+        flat = tf.nest.flatten(spec)
+
+        def start(_):
+            first = tf.numpy_function(
+                lambda: np.int64(self.first_step), [], tf.int64
+            )
+            return tf.data.Dataset.counter(first)
+
+        def make(step):
+            arrays = tf.numpy_function(
+                lambda step: tf.nest.flatten(self.batch_at(int(step))),
+                [step],
+                [part.dtype for part in flat],
+            )
+            for array, part in zip(arrays, flat, strict=True):
+                array.set_shape(part.shape)
+            return tf.nest.pack_sequence_as(spec, arrays)
+
+        endless = tf.data.experimental.assert_cardinality(
+            tf.data.INFINITE_CARDINALITY
+        )
+        steps = tf.data.Dataset.range(1).flat_map(start)
+        return steps.map(make).apply(endless).prefetch(8)
+
+    def batch_at(self, step):
+        """Makes the batch that training sees at one step, from 0 on."""
+        pool, position = divmod(step, _BATCHES_PER_POOL)
+        generator = np.random.default_rng([self.seed, 0, pool])
+        size = _BATCHES_PER_POOL * self.batch_size
+        chosen = list(
+            map(
+                self._choose,
+                generator.choice(len(self._corpora), size, p=self.shares),
+                generator.random(size) < self.heard_share,
+                generator.random(size) < _PAIRS,
+                generator.random((size, 2)),
+            )
+        )
+        order = np.argsort(
+            [
+                len(text) * self._frames_per_character
+                if heard is None
+                else len(heard)
+                for _, text, heard in chosen
+            ],
+            kind="stable",
+        )
+        group = generator.permutation(_BATCHES_PER_POOL)[position]
+        generator = np.random.default_rng([self.seed, 1, step])
+        rows, texts = [], []
+        for i in order[group * self.batch_size :][: self.batch_size]:
+            corpus, text, heard = chosen[i]
+            if heard is None:
+                heard = self.imagine(text, corpus, generator)
+            rows.append(_vary(heard, generator))
+            texts.append(text)
+        return pad_heard(rows, texts, self.alphabet)
+
+    def _choose(self, corpus, is_heard, is_pair, places):
+        """A text, and what was heard of it or, to be imagined, `None`."""
+        if is_heard:
+            heard = self._corpora[corpus]
+            row = int(places[0] * len(heard.texts))
+            return corpus, heard.texts[row], heard.log_probs[row]
+        sentences = [
+            self.sentences[int(place * len(self.sentences))]
+            for place in places[: 1 + is_pair]
+        ]
+        return corpus, " ".join(sentences), None
+
+    def imagine(self, text, corpus, generator):
+        """Makes up what would be heard of a text.
+
+        Args:
+            text: String.
+            corpus: Integer. The one of `heard` that speaks.
+            generator: `np.random.Generator`.
+
+        Returns:
+            Float16 array of shape `(frames, 1 + characters)`.
+        """
+        places = self._corpora[corpus]
+        stretches = []
+        position = 0
+        while position < len(text):
+            count = int(generator.integers(*_STRETCH, endpoint=True))
+            size, stretch = places.draw(
+                text[position:], text[:position], count, generator
+            )
+            stretches.append(stretch)
+            position += size
+        return np.concatenate(stretches)
+
+    def _check_characters(self):
+        if not self.sentences:
+            raise ValueError(
+                "`sentences` must hold at least one that is not empty."
+            )
+        written = set().union(" ", *self.sentences)
+        for corpus in self._corpora:
+            heard = set().union(*corpus.texts)
+            if unknown := "".join(sorted(written - heard)):
+                raise ValueError(
+                    "`sentences` have characters that were not heard in each "
+                    f"corpus: {unknown!r}. Leave these sentences out, or let "
+                    "more be heard."
+                )
+
+
+def _vary(row, generator):
+    change = generator.random() * generator.uniform(*_FRAMES_CHANGED)
+    chance = generator.random(len(row))
+    repeats = 1 - (chance < change / 2) + (chance > 1 - change / 2)
+    if repeats.any():
+        row = np.repeat(row, repeats, axis=0)
+    row = row.astype("float32") * np.float32(generator.uniform(*_SHARPNESS))
+    noise = generator.standard_normal(row.shape, "float32")
+    row = row + noise * np.float32(generator.uniform(*_NOISE))
+    row = row - row.max(axis=1, keepdims=True)
+    return row - np.log(np.exp(row).sum(axis=1, keepdims=True))

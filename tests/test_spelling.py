@@ -1,0 +1,349 @@
+"""Oracles: the whole model, of which the second network is a part; speech in
+which every character is heard for what it is; places counted by hand."""
+
+import itertools
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+from models import padded, scramble
+
+import keras_ds2
+from keras_ds2.training.heard_places import HeardPlaces
+
+ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
+TEXTS = ["he said so", "so she is", "is he not", "the hat is his"]
+SMALL = {
+    "num_mel_bins": 20,
+    "conv_filters": (3, 3),
+    "conv_kernel_sizes": ((5, 9), (5, 5)),
+    "num_rnn_layers": 1,
+    "rnn_units": 8,
+    "dense_units": 8,
+    "num_spelling_layers": 1,
+    "spelling_units": 8,
+}
+
+
+def small_model(**options):
+    keras.utils.set_random_seed(0)
+    return scramble(keras_ds2.DeepSpeech2(**{**SMALL, **options}))
+
+
+def clearly_heard(texts, certainty=0.9):
+    """Two frames of blank after each character's one or two."""
+    heard = object.__new__(keras_ds2.HeardSpeech)
+    heard.alphabet = ALPHABET
+    heard.texts = texts
+    heard.log_probs = []
+    for text in texts:
+        symbols = []
+        for i, character in enumerate(text):
+            symbols += [1 + ALPHABET.index(character)] * (1 + i % 2) + [0, 0]
+        probs = np.full((len(symbols), 29), (1 - certainty) / 28)
+        probs[np.arange(len(symbols)), symbols] = certainty
+        heard.log_probs.append(np.log(probs).astype("float16"))
+    return heard
+
+
+def read(log_probs):
+    [labels] = keras_ds2.greedy_decode(log_probs[None], [len(log_probs)])
+    return "".join(
+        ALPHABET[label - 1] for label in np.array(labels) if label > 0
+    )
+
+
+@pytest.fixture(scope="module")
+def files():
+    data = pathlib.Path(__file__).parent / "data"
+    return sorted(map(str, data.glob("LibriSpeech/*/*/*/*.opus")))[:3]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return keras_ds2.data.prepare_dataset(
+        "tests/data/LibriSpeech", ["dev-clips"], small_model(), batch_size=2
+    )
+
+
+# === What is heard ===
+
+
+def test_what_is_heard_is_what_the_second_network_takes(dataset):
+    model = small_model(normalize=False)
+    heard = keras_ds2.HeardSpeech(model, dataset)
+    inputs, targets = next(iter(dataset.one_pass()))
+    expected = model(inputs)["logits"].numpy()
+    second = keras_ds2.SpellingModel(model)
+    for i, (text, log_probs) in enumerate(
+        zip(heard.texts, heard.log_probs, strict=True)
+    ):
+        count = int(targets["label_length"][i])
+        labels = targets["labels"][i, :count].numpy()
+        assert text == "".join(ALPHABET[label - 1] for label in labels)
+        np.testing.assert_allclose(
+            np.exp(log_probs.astype("float32")).sum(axis=1), 1, atol=1e-2
+        )
+        x, y = next(iter(heard.one_pass(batch_size=2)))
+        logits = second(x)["logits"].numpy()
+        length = model.logit_length(int(inputs["audio_length"][i]))
+        # Of 16 bits.
+        np.testing.assert_allclose(
+            logits[i, :length], expected[i, :length], atol=2e-2
+        )
+        assert y["label_length"][i] == count
+        assert y["labels"][i, :count].numpy().tolist() == labels.tolist()
+
+
+def test_heard_as_in_training_is_another_and_changes_no_weight(dataset):
+    model = small_model(normalize=False, dropout=0.5)
+    before = model.get_weights()
+    whole = keras_ds2.HeardSpeech(model, dataset)
+    dropped = keras_ds2.HeardSpeech(model, dataset, training=True)
+    assert whole.texts == dropped.texts
+    for one, other in zip(whole.log_probs, dropped.log_probs, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max() > 0.05
+    seeds = [w.path for w in model.weights if "seed" in w.path]
+    for weight, value in zip(model.weights, before, strict=True):
+        if weight.path not in seeds:
+            np.testing.assert_array_equal(weight, value, weight.path)
+
+
+def test_a_model_without_a_second_network_is_refused(dataset):
+    model = small_model(num_spelling_layers=0)
+    for make in (
+        lambda: keras_ds2.HeardSpeech(model, dataset),
+        lambda: keras_ds2.SpellingModel(model),
+    ):
+        with pytest.raises(ValueError, match="DeepSpeech2.num_spelling_layers"):
+            make()
+
+
+def test_characters_divide_the_frames():
+    heard = clearly_heard(["abc", "b"])
+    # a - - | b b - - | c - -: the blanks between two are divided.
+    first, second = heard.character_frames()
+    assert first.tolist() == [0, 2, 6, 10]
+    assert second.tolist() == [0, 3]
+    heard.log_probs[0] = heard.log_probs[0][:2]
+    assert heard.character_frames()[0] is None
+
+
+# === What is imagined ===
+
+
+def test_an_imagined_sentence_is_read_as_it_is_written():
+    heard = clearly_heard(TEXTS)
+    imagined = keras_ds2.ImaginedSpeech([heard], TEXTS, 2)
+    generator = np.random.default_rng(0)
+    for text in ("the note is his", "dast e th", "i", "o o  o", *TEXTS):
+        assert read(imagined.imagine(text, 0, generator)) == text
+
+
+def test_stretches_stand_between_the_characters_they_stood_between():
+    texts = ["xabcdy", "zabcdz", "abcd", "q"]
+    places = HeardPlaces(clearly_heard(texts))
+    generator = np.random.default_rng(0)
+    lengths = {
+        text: len(log_probs)
+        for text, log_probs in zip(texts, places.log_probs, strict=True)
+    }
+
+    def drawn(text, written, count):
+        return {
+            (size, stretch.tobytes())
+            for size, stretch in (
+                places.draw(text, written, count, generator)
+                for _ in range(40)
+            )
+        }  # fmt: skip
+
+    def place(row, start, stop):
+        frames = places._frames[row]
+        part = places.log_probs[row][frames[start] : frames[stop]]
+        return stop - start, part.tobytes()
+
+    assert len(lengths) == 4
+    # After x it was said once, after z once, at a beginning thrice.
+    assert drawn("abcdy", "x", 4) == {place(0, 1, 5)}
+    assert drawn("abcdz", "z", 4) == {place(1, 1, 5)}
+    assert drawn("abcd", "", 4) == {
+        place(0, 1, 5),
+        place(1, 1, 5),
+        place(2, 0, 4),
+    }
+    # Nothing was said after a q; at least it was said.
+    assert drawn("abcd", "q", 3) == {
+        place(0, 1, 4),
+        place(1, 1, 4),
+        place(2, 0, 3),
+    }
+    # No further than was said, and at least one.
+    assert drawn("qq", "", 2) == {place(3, 0, 1)}
+
+
+def test_stretches_do_not_end_where_words_do():
+    """A network would learn where words end from where they meet."""
+    sentences = [
+        " ".join(words) for words in itertools.permutations("he so is".split())
+    ]
+    heard = clearly_heard(sentences)
+    places = HeardPlaces(heard)
+    generator = np.random.default_rng(0)
+    ends = []
+    for sentence in sentences * 40:
+        position = 0
+        while position < len(sentence):
+            count = int(generator.integers(3, 11, endpoint=True))
+            size, _ = places.draw(
+                sentence[position:], sentence[:position], count, generator
+            )
+            position += size
+            if position < len(sentence):
+                ends.append(" " in sentence[position - 1 : position + 1])
+    # Four of seven places within are beside a space.
+    assert np.mean(ends) == pytest.approx(4 / 7, abs=0.1)
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    heard = [clearly_heard(TEXTS), clearly_heard(TEXTS[::-1], 0.6)]
+
+    def make(**kwargs):
+        return keras_ds2.ImaginedSpeech(heard, TEXTS, 3, **kwargs)
+
+    first, again = make(), make()
+    again.first_step = 2
+    stream = [batch for _, batch in zip(range(4), first.stream(), strict=False)]
+    for (x, y), (other_x, other_y) in zip(
+        stream[2:], again.stream(), strict=False
+    ):
+        for one, other in ((x, other_x), (y, other_y)):
+            assert all(np.array_equal(one[k], other[k]) for k in one)
+    x, y = first.batch_at(3)
+    np.testing.assert_array_equal(
+        stream[3][0]["heard_logits"], x["heard_logits"]
+    )
+    others = [first.batch_at(0), make(seed=1).batch_at(3)]
+    for other, _ in others:
+        assert not np.array_equal(other["heard_logits"], x["heard_logits"])
+    assert x["heard_logits"].shape[::2] == (3, 31)
+    assert np.all(x["heard_logits"][..., 29:] < -1e3)
+    assert make().description() == first.description()
+    assert make(seed=1).description() != first.description()
+
+
+def test_batches_hold_what_was_heard_and_what_was_not():
+    new = ["his hat is not so", "she is his"]
+    heard = clearly_heard(TEXTS, certainty=0.999)
+    share = 0.4
+    imagined = keras_ds2.ImaginedSpeech([heard], new, 20, heard_share=share)
+    texts = []
+    for step in range(32):
+        x, y = imagined.batch_at(step)
+        lengths = x["num_frames"]
+        # Of similar length, of which a batch of all would be three times.
+        assert step < 16 or max(lengths) < 3 * min(lengths)
+        for row, n, labels, count in zip(
+            x["heard_logits"], lengths, y["labels"], y["label_length"],
+            strict=True,
+        ):  # fmt: skip
+            text = "".join(ALPHABET[i - 1] for i in labels[:count])
+            texts.append(text)
+            # But for a frame that was left out.
+            assert abs(len(read(row[:n])) - len(text)) <= 4
+    assert np.mean([text in TEXTS for text in texts]) == pytest.approx(
+        share, abs=0.06
+    )
+    pairs = {f"{one} {two}" for one in new for two in new}
+    assert set(texts) == {*TEXTS, *new, *pairs}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"sentences": ["", " "]}, "at least one that is not empty"),
+        ({"sentences": ["quick", "so"]}, "were not heard in each.*'ckqu'"),
+        ({"shares": (1, 2)}, r"one share each.*1 and shares=\[1, 2\]"),
+    ],
+)
+def test_invalid_arguments(arguments, message):
+    arguments = {"sentences": TEXTS, "batch_size": 2, **arguments}
+    with pytest.raises(ValueError, match=message):
+        keras_ds2.ImaginedSpeech([clearly_heard(TEXTS)], **arguments)
+
+
+# === What is learned ===
+
+
+def fit(model, imagined, folder, epochs):
+    second = keras_ds2.SpellingModel(model)
+    second.compile(keras.optimizers.Adam(5e-3))
+    second.fit(
+        imagined.stream(),
+        steps_per_epoch=3,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[
+            keras_ds2.BackupAndRestore(folder, imagined, folder / "log.csv")
+        ],
+    )
+
+
+def test_the_second_network_learns_alone_and_goes_on(tmp_path, files):
+    heard = clearly_heard(TEXTS)
+    weights = []
+    for folder, parts in (("whole", [2]), ("parts", [1, 2])):
+        for epochs in parts:
+            model = small_model()
+            before = model.get_weights()
+            imagined = keras_ds2.ImaginedSpeech([heard], TEXTS, 4)
+            fit(model, imagined, tmp_path / folder, epochs)
+        weights.append(model.get_weights())
+        for weight, old in zip(model.weights, before, strict=True):
+            is_second = weight.path.startswith(("spelling", "logits"))
+            if weight.trainable:
+                changed = np.any(weight.numpy() != old)
+                assert changed == is_second, weight.path
+    for whole, parts in zip(*weights, strict=True):
+        np.testing.assert_array_equal(whole, parts)
+    # And the whole model writes with what the part has learned.
+    inputs = padded([keras_ds2.load_audio(file)[:9000] for file in files])
+    assert not np.array_equal(
+        model(inputs)["logits"], small_model()(inputs)["logits"]
+    )
+
+
+def test_float16_gets_loss_scaling():
+    second = keras_ds2.SpellingModel(small_model(dtype="mixed_float16"))
+    second.compile("adam")
+    assert isinstance(second.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.slow
+def test_spelling_is_learned_from_text_alone():
+    """Each `c` is heard as an `s` or not at all, as only words can tell."""
+    texts = [
+        "i can see a nice place",
+        "once a cat sat",
+        "she says so",
+        "sea ice",
+    ]
+    heard = clearly_heard(texts * 4)
+    generator = np.random.default_rng(0)
+    c, s = (1 + ALPHABET.index(x) for x in "cs")
+    for log_probs in heard.log_probs:
+        is_c = log_probs.argmax(axis=1) == c
+        log_probs[is_c] = np.roll(log_probs[is_c], s - c, axis=1)
+        log_probs[is_c & (generator.random(len(is_c)) < 0.3)] = -3.4
+    keras.utils.set_random_seed(0)
+    model = keras_ds2.DeepSpeech2(
+        **{**SMALL, "spelling_units": 96, "rnn_type": "gru", "dropout": 0.0}
+    )
+    imagined = keras_ds2.ImaginedSpeech([heard], texts, 16, heard_share=0.0)
+    second = keras_ds2.SpellingModel(model)
+    second.compile(keras.optimizers.Adam(4e-3, global_clipnorm=60.0))
+    second.fit(imagined.stream(), steps_per_epoch=500, epochs=1, verbose=0)
+    results = second.evaluate(heard.one_pass(), return_dict=True, verbose=0)
+    assert results["wer"] < 0.05
