@@ -1,7 +1,7 @@
 """Teaches a trained recognizer to spell, from text.
 
-    python examples/train_spelling.py --model en-read --data speech \\
-        --train train.jsonl --validation validation.jsonl \\
+    python examples/train_spelling.py --model en-read \\
+        --train speech/train.jsonl --validation speech/LibriSpeech/dev-mini \\
         --text sentences.txt.gz
 
 A second network (`DeepSpeech2(num_spelling_layers=2)`) takes what the
@@ -44,11 +44,10 @@ def parse_arguments(argv=None):
     )
     add = parser.add_argument
     add("--model", default="en-read", help="shipped model, .keras or card")
-    add("--data", default=os.curdir, help="folder of manifests and corpora")
-    add("--train", nargs="+", required=True, help="manifests or subsets; each "
+    add("--train", nargs="+", required=True, help="manifests or folders; each "
         "speaks as often as the others")  # fmt: skip
     add("--text", required=True, help="sentences, one a line; may be .gz")
-    add("--validation", nargs="+", required=True, help="manifests or subsets")
+    add("--validation", nargs="+", required=True, help="manifests or folders")
     add("--run", default="runs/spelling", help="for the results")
     add("--rounds", type=int, default=75, help=f"of {STEPS_PER_ROUND} steps")
     add("--batch-size", type=int, default=40, help="utterances")
@@ -91,7 +90,7 @@ def hear(args, model):
     augmentation = keras_ds2.data.Augmentation(SPEEDS, gain=GAIN)
     for name in args.train:
         dataset = keras_ds2.data.prepare_dataset(
-            args.data,
+            os.curdir,
             [name],
             model,
             batch_size=128,
@@ -114,7 +113,7 @@ def main(argv=None):
     model = with_second_network(model)
     sentences = read_sentences(args.text, model.alphabet)
     validation = keras_ds2.data.prepare_dataset(
-        args.data, args.validation, model, batch_size=32
+        os.curdir, args.validation, model, batch_size=32
     )
     print("Listens to the training speech, which takes minutes an hour of it.")
     imagined = keras_ds2.ImaginedSpeech(

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
+from models import padded
 
 import keras_ds2
 
@@ -284,6 +285,40 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     )
     assert len(scored.utterances) == 7
     assert f"WER {100 * scored.wer:.2f} %" in capsys.readouterr().out
+
+
+def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
+    example = load("train_spelling")
+    example.MODEL.update(spelling_units=8)
+    monkeypatch.setattr(example, "STEPS_PER_ROUND", 2)
+    monkeypatch.setattr(example, "WARMUP_STEPS", 1)
+    data, run = ROOT / "tests" / "data", tmp_path / "run"
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("the letter came back\n\nhe would not send it\n")
+    clips = str(data / "LibriSpeech" / "train-clips")
+    argv = ["--model", str(data / "tiny.keras"), "--text", str(sentences)]
+    argv += ["--train", clips, "--validation", clips, "--run", str(run)]
+    argv += ["--batch-size=2", "--device=cpu", "--mixed-precision=float32"]
+    result = example.main([*argv, "--rounds=1"])
+    assert f"WER {100 * result.wer:.2f} %" in capsys.readouterr().out
+    # What is heard is what was written.
+    before = keras.models.load_model(data / "tiny.keras")
+    model = keras.models.load_model(run / "model.keras")
+    clip = keras_ds2.load_audio(sorted(pathlib.Path(clips).rglob("*.opus"))[0])
+    inputs = padded([clip])
+    heard = keras.Model(model.input, model.get_layer("heard_logits").output)
+    np.testing.assert_array_equal(heard(inputs), before(inputs)["logits"])
+    # A model that can spell goes on as it is.
+    assert example.with_second_network(model) is model
+    # Another number of rounds would have another rate.
+    with pytest.raises(ValueError, match="of another training"):
+        example.main([*argv, "--rounds=2"])
+    capsys.readouterr()
+    example.main([*argv, "--rounds=1"])
+    assert "Nothing is left to do after epoch 1" in capsys.readouterr().out
+    sentences.write_text("so?")
+    with pytest.raises(ValueError, match="sentence 1: the model lacks '\\?'"):
+        example.main(argv)
 
 
 @pytest.fixture

@@ -57,12 +57,12 @@ def test_round_trip(model, card):
     assert loaded.get_config() == model.get_config()
     assert loaded.variables[0].dtype == "float32"
     for variable, original in zip(loaded.weights, model.weights, strict=True):
-        # What 10 bits of fraction hold; vectors and statistics hold more.
-        tolerance = 2**-11 if len(variable.shape) > 1 else 0
+        # What 8 bits of fraction hold; vectors and statistics hold more.
+        tolerance = 2**-9 if len(variable.shape) > 1 else 0
         np.testing.assert_allclose(
             variable.numpy(), original.numpy(), rtol=tolerance, atol=6e-8
         )
-    np.testing.assert_allclose(logits(loaded), logits(model), atol=2e-3)
+    np.testing.assert_allclose(logits(loaded), logits(model), atol=8e-3)
     description = json.loads(card.read_text())
     assert description["data"] == "six clips"
     assert description["metrics"] == {"wer": 0.5}
@@ -71,15 +71,17 @@ def test_round_trip(model, card):
 
 
 def test_matrices_take_16_bits(model, card):
-    dtypes = {}
+    dtypes, bits = {}, {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            dtypes[name] = item.ndim, item.dtype
+            if item.size > 2000:
+                bits[name] = 8 * item.id.get_storage_size() / item.size
+
     with h5py.File(card.with_name("mine.weights.h5")) as file:
-        file.visititems(
-            lambda name, item: (
-                dtypes.update({name: (item.ndim, item.dtype)})
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+        file.visititems(visit)
+    assert bits and max(bits.values()) < 13.5
     matrices = {dtype for n, dtype in dtypes.values() if n > 1}
     vectors = {dtype for n, dtype in dtypes.values() if n < 2}
     assert matrices == {np.dtype("float16")}
@@ -93,7 +95,7 @@ def test_weights_go_into_a_model_that_exists(model, card):
     keras.utils.set_random_seed(1)
     other = keras_ds2.DeepSpeech2(**TINY)
     other.load_weights(keras_ds2.pretrained_weights(card))
-    np.testing.assert_allclose(logits(other), logits(model), atol=2e-3)
+    np.testing.assert_allclose(logits(other), logits(model), atol=8e-3)
     shallower = keras_ds2.DeepSpeech2(**TINY | {"num_rnn_layers": 1})
     with pytest.raises(ValueError, match="model with more layers"):
         shallower.load_weights(keras_ds2.pretrained_weights(card))
@@ -146,7 +148,7 @@ def test_mixed_precision_saves_what_is_precise(tmp_path):
     for variable, original in zip(loaded.weights, model.weights, strict=True):
         assert variable.dtype == original.dtype != "float16"
         np.testing.assert_allclose(
-            variable.numpy(), original.numpy(), rtol=2**-11, atol=6e-8
+            variable.numpy(), original.numpy(), rtol=2**-9, atol=6e-8
         )
 
 
@@ -224,7 +226,7 @@ def test_what_is_refused_leaves_what_was_there(model, card):
     assert [path.read_bytes() for path in paths] == before
     keras_ds2.save_pretrained(other, card)
     np.testing.assert_allclose(
-        logits(keras_ds2.load_pretrained(card)), logits(other), atol=2e-3
+        logits(keras_ds2.load_pretrained(card)), logits(other), atol=8e-3
     )
     assert sorted(card.parent.iterdir()) == sorted(paths)
 

@@ -1,5 +1,7 @@
 """Characters in, what was heard where they were said out."""
 
+import bisect
+
 import numpy as np
 
 # Characters before and after a stretch that are the same as where it is put:
@@ -31,7 +33,7 @@ class HeardPlaces:
         keys = np.ascontiguousarray(windows[: len(text)])
         keys = keys.view(f"<U{_LONGEST}").ravel()
         order = np.argsort(keys, kind="stable")
-        self._keys = keys[order]
+        self._keys = keys[order].tolist()
         self._places = np.array(places, "int32")[order]
 
     def draw(self, text, written, count, generator):
@@ -69,8 +71,8 @@ class HeardPlaces:
         size = high  # mostly there is all of it, or little
         while low < high:
             beginning = wanted[:size]
-            first = np.searchsorted(self._keys, beginning)
-            last = np.searchsorted(self._keys, beginning + _LAST)
+            first = bisect.bisect_left(self._keys, beginning)
+            last = bisect.bisect_left(self._keys, beginning + _LAST, first)
             if first < last:
                 low, found = size, (first, last)
             else:
