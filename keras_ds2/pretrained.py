@@ -12,18 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
 from keras_ds2.models.deepspeech import DeepSpeech
 from keras_ds2.models.deepspeech2 import DeepSpeech2
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
+from keras_ds2.models.weights_file import write_16_bit
 
 _FOLDER = Path(__file__).parent / "weights"
-# Of matrices. Fewer than float16 has: what is lost is noise, and noise is all
-# that cannot be compressed.
-_SIGNIFICANT_BITS = 9
-_LARGEST = 2.0**16 - 2.0 ** (16 - _SIGNIFICANT_BITS)
 _MODELS = {"DeepSpeech": DeepSpeech, "DeepSpeech2": DeepSpeech2}
 
 
@@ -163,7 +157,7 @@ def save_pretrained(
         half = Path(folder, "half.weights.h5")
         text = Path(folder, "card.json")
         model.save_weights(full)
-        _write_16_bit(full, half)
+        write_16_bit(full, half)
         content["sha256"] = _sha256(half)
         try:
             text.write_text(json.dumps(content, indent=2, allow_nan=False))
@@ -259,44 +253,3 @@ def _read_card(path: Path) -> dict[str, Any]:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_16_bit(source: Path, target: Path) -> None:
-    """Copies a weights file, but for an optimizer, its matrices as float16."""
-    with h5py.File(source) as full, h5py.File(target, "w") as half:
-
-        def copy(name, item):
-            if name.split("/")[0] == "optimizer":
-                return
-            if isinstance(item, h5py.Group):
-                half.require_group(name).attrs.update(item.attrs)
-                return
-            values, options = item[()], {}
-            _validate(name, values)
-            if values.ndim > 1:
-                values = _round(values).astype("float16")
-                options = {"compression": "gzip", "shuffle": True}
-            half.create_dataset(name, data=values, **options).attrs.update(
-                item.attrs
-            )
-
-        full.visititems(copy)
-
-
-def _round(values: np.ndarray) -> np.ndarray:
-    """Leaves no more significant bits than are stored."""
-    fraction, exponent = np.frexp(values)
-    return np.ldexp(
-        np.round(fraction * 2**_SIGNIFICANT_BITS) / 2**_SIGNIFICANT_BITS,
-        exponent,
-    )
-
-
-def _validate(name: str, values: np.ndarray) -> None:
-    largest = np.abs(values).max(initial=0)
-    limit = _LARGEST if values.ndim > 1 else np.finfo("float32").max
-    if not largest <= limit:  # NaN is not, either
-        raise ValueError(
-            f"Weights '{name}' hold values up to {largest}: not finite, or too "
-            "large for float16."
-        )

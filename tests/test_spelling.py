@@ -315,6 +315,15 @@ def test_the_second_network_learns_alone_and_goes_on(tmp_path, files):
     )
 
 
+def test_only_the_whole_model_is_saved(tmp_path):
+    model = small_model()
+    second = keras_ds2.SpellingModel(model)
+    with pytest.raises(NotImplementedError, match="Save that model"):
+        second.save(tmp_path / "second.keras")
+    assert second.get_config() == model.get_config()
+    assert len(second.weights) < len(model.weights)
+
+
 def test_float16_gets_loss_scaling():
     second = keras_ds2.SpellingModel(small_model(dtype="mixed_float16"))
     second.compile("adam")

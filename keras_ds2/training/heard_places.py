@@ -21,7 +21,8 @@ class HeardPlaces:
     def __init__(self, heard):
         self.texts, self.log_probs = heard.texts, heard.log_probs
         self._frames = heard.character_frames()
-        characters, places = [], []
+        characters: list[str] = []
+        places: list[tuple[int, int]] = []
         for row, frames in enumerate(self._frames):
             if frames is not None:
                 text = self.texts[row]

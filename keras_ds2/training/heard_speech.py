@@ -50,10 +50,10 @@ class HeardSpeech:
     ...     "tests/data/LibriSpeech", ["dev-clips"], model, batch_size=2
     ... )
     >>> heard = keras_ds2.HeardSpeech(model, dataset)
-    >>> heard.texts[1]
+    >>> heard.texts[0]
     "if he only had that letter back he wouldn't send it"
-    >>> heard.log_probs[1].shape
-    (162, 29)
+    >>> heard.log_probs[0].shape
+    (154, 29)
     """
 
     def __init__(self, model, dataset, training=False, pass_index=0):
