@@ -41,6 +41,7 @@ if os.path.basename((sys.argv or [""])[0]) != "keras-ds2":
     from keras_ds2.models.align import align
     from keras_ds2.models.deepspeech import DeepSpeech
     from keras_ds2.models.deepspeech2 import DeepSpeech2
+    from keras_ds2.models.spelling import add_spelling
     from keras_ds2.pretrained import (
         load_pretrained,
         pretrained_weights,
@@ -106,6 +107,7 @@ __all__ = [
     "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",
+    "add_spelling",
     "align",
     "clipped_relu",
     "data",

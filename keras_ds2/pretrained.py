@@ -109,7 +109,7 @@ def save_pretrained(
     """Writes a model's weights in 16 bits, and their card.
 
     Matrices are stored as float16, rounded to 9 significant bits, and as 0
-    where they are smaller than 3e-8; so compressed, they take about 12 bits.
+    where they are smaller than 3e-8; so compressed, they take 12 to 13 bits.
     Vectors, which hold statistics and most biases, stay as they are. The
     weights stand beside the card, as `NAME.weights.h5`; an optimizer is not
     among them.

@@ -253,6 +253,8 @@ def test_options_train_and_round_trip(options, clips):
         ({"conv_kernel_sizes": ((4, 9), (5, 5))}, "must be odd"),
         ({"row_conv_width": -1}, "must be at least 1"),
         ({"heard_alphabet": "aa", **SPELLING}, "'a'"),
+        ({"heard_alphabet": "ab"}, "is for a second network"),
+        ({"num_spelling_layers": -1}, "not be negative.*spelling_layers=-1"),
         ({"spelling_stride": 0, **SPELLING}, "`stride` one from 1.*stride=0"),
         ({"spelling_context": -1, **SPELLING}, "from 0.*context=-1"),
     ],

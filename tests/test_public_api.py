@@ -50,6 +50,7 @@ NAMES = [
     "TrainingMonitor",
     "WarmupSchedule",
     "WordErrorRate",
+    "add_spelling",
     "align",
     "clipped_relu",
     "data",

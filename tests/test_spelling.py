@@ -11,6 +11,7 @@ from models import padded, scramble
 
 import keras_ds2
 from keras_ds2.training.heard_places import HeardPlaces
+from keras_ds2.training.imagined_speech import _vary
 
 ALPHABET = " 'abcdefghijklmnopqrstuvwxyz"
 TEXTS = ["he said so", "so she is", "is he not", "the hat is his"]
@@ -34,7 +35,7 @@ def small_model(**options):
 def clearly_heard(texts, certainty=0.9):
     """Two frames of blank after each character's one or two."""
     heard = object.__new__(keras_ds2.HeardSpeech)
-    heard.alphabet = ALPHABET
+    heard.alphabet = heard.heard_alphabet = ALPHABET
     heard.texts = texts
     heard.log_probs = []
     for text in texts:
@@ -105,10 +106,76 @@ def test_heard_as_in_training_is_another_and_changes_no_weight(dataset):
     for one, other in zip(whole.log_probs, dropped.log_probs, strict=True):
         assert one.shape == other.shape
         assert np.abs(one - other).max() > 0.05
-    seeds = [w.path for w in model.weights if "seed" in w.path]
+    # Another time other units are dropped.
+    again = keras_ds2.HeardSpeech(model, dataset, training=True)
+    assert not np.array_equal(dropped.log_probs[0], again.log_probs[0])
     for weight, value in zip(model.weights, before, strict=True):
-        if weight.path not in seeds:
-            np.testing.assert_array_equal(weight, value, weight.path)
+        np.testing.assert_array_equal(weight, value, weight.path)
+
+
+def test_what_breaks_while_it_is_heard_changes_no_weight(dataset, monkeypatch):
+    model = small_model(normalize=False)
+    before = model.get_weights()
+    take = keras_ds2.HeardSpeech._take
+
+    def fail(self, *args):
+        take(self, *args)
+        raise OSError("no such file")
+
+    monkeypatch.setattr(keras_ds2.HeardSpeech, "_take", fail)
+    with pytest.raises(OSError, match="no such file"):
+        keras_ds2.HeardSpeech(model, dataset, training=True)
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, value, weight.path)
+
+
+def test_labels_are_of_what_is_written_not_of_what_is_heard():
+    old = small_model(normalize=False)
+    model = old.with_vocabulary("é" + ALPHABET[::-1])
+    dataset = keras_ds2.data.prepare_dataset(
+        "tests/data/LibriSpeech", ["dev-clips"], model, batch_size=2
+    )
+    heard = keras_ds2.HeardSpeech(model, dataset)
+    assert heard.log_probs[0].shape[1] == 1 + len(ALPHABET)
+    x, y = next(iter(heard.one_pass()))
+    for labels, count, text in zip(
+        y["labels"].numpy(), y["label_length"].numpy(), heard.texts, strict=True
+    ):
+        assert "".join(model.alphabet[i - 1] for i in labels[:count]) == text
+    imagined = keras_ds2.ImaginedSpeech([heard], ["he said"], 2, heard_share=0)
+    _, y = next(iter(imagined.stream()))
+    text = "".join(model.alphabet[i - 1] for i in y["labels"][0, :7].numpy())
+    assert text == "he said"
+    second = keras_ds2.SpellingModel(model)
+    assert second(x)["logits"].shape[-1] == 32
+    with pytest.raises(ValueError, match="heard.0. these are not: 'é'"):
+        keras_ds2.ImaginedSpeech([heard], ["é"], 2)
+
+
+def test_other_models_and_data_are_refused(dataset):
+    model = small_model(alphabet="abc")
+    with pytest.raises(ValueError, match="no corpus statistics yet"):
+        keras_ds2.HeardSpeech(small_model(), dataset)
+    model = small_model(alphabet="abc", normalize=False)
+    with pytest.raises(ValueError, match="must have the model's alphabet, 'a"):
+        keras_ds2.HeardSpeech(model, dataset)
+
+
+def test_a_second_network_behind_a_trained_one(files):
+    first = small_model(num_spelling_layers=0).with_vocabulary(ALPHABET[::-1])
+    model = keras_ds2.add_spelling(first, 2, spelling_units=4)
+    inputs = padded([keras_ds2.load_audio(file)[:9000] for file in files])
+    heard = keras.Model(model.input, model.get_layer("heard_logits").output)
+    np.testing.assert_array_equal(heard(inputs), first(inputs)["logits"])
+    assert (model.num_spelling_layers, model.spelling_units) == (2, 4)
+    again = keras_ds2.add_spelling(model, dtype="mixed_bfloat16")
+    assert again.dtype_policy.name == "mixed_bfloat16"
+    for weight, other in zip(model.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(weight, other)
+    with pytest.raises(ValueError, match="DeepSpeech2. Received: a DeepSpeech"):
+        keras_ds2.add_spelling(
+            keras_ds2.DeepSpeech(context=1, dense_units=4, rnn_units=4)
+        )
 
 
 def test_a_model_without_a_second_network_is_refused(dataset):
@@ -128,7 +195,8 @@ def test_characters_divide_the_frames():
     assert first.tolist() == [0, 2, 6, 10]
     assert second.tolist() == [0, 3]
     heard.log_probs[0] = heard.log_probs[0][:2]
-    assert heard.character_frames()[0] is None
+    heard.texts[1] = ""
+    assert heard.character_frames() == [None, None]
 
 
 # === What is imagined ===
@@ -146,42 +214,35 @@ def test_stretches_stand_between_the_characters_they_stood_between():
     texts = ["xabcdy", "zabcdz", "abcd", "q"]
     places = HeardPlaces(clearly_heard(texts))
     generator = np.random.default_rng(0)
-    lengths = {
-        text: len(log_probs)
-        for text, log_probs in zip(texts, places.log_probs, strict=True)
-    }
 
-    def drawn(text, written, count):
-        return {
-            (size, stretch.tobytes())
-            for size, stretch in (
-                places.draw(text, written, count, generator)
-                for _ in range(40)
-            )
-        }  # fmt: skip
+    def drawn(text, position, count):
+        draws = [
+            places.draw(text, position, count, generator) for _ in range(40)
+        ]
+        return {(size, stretch.tobytes()) for size, stretch in draws}
 
     def place(row, start, stop):
         frames = places._frames[row]
         part = places.log_probs[row][frames[start] : frames[stop]]
         return stop - start, part.tobytes()
 
-    assert len(lengths) == 4
-    # After x it was said once, after z once, at a beginning thrice.
-    assert drawn("abcdy", "x", 4) == {place(0, 1, 5)}
-    assert drawn("abcdz", "z", 4) == {place(1, 1, 5)}
-    assert drawn("abcd", "", 4) == {
-        place(0, 1, 5),
-        place(1, 1, 5),
-        place(2, 0, 4),
-    }
-    # Nothing was said after a q; at least it was said.
-    assert drawn("abcd", "q", 3) == {
-        place(0, 1, 4),
-        place(1, 1, 4),
-        place(2, 0, 3),
+    # After x it was said once, after z once, as a whole once.
+    assert drawn("xabcdy", 1, 4) == {place(0, 1, 5)}
+    assert drawn("zabcdz", 1, 4) == {place(1, 1, 5)}
+    assert drawn("abcd", 0, 4) == {place(2, 0, 4)}
+    # At the beginning of an utterance once, though it ends otherwise.
+    assert drawn("abcdef", 0, 3) == {place(2, 0, 3)}
+    # Nothing was said after a q: anywhere.
+    anywhere = {place(0, 1, 5), place(1, 1, 5), place(2, 0, 4)}
+    assert drawn("qabcd", 1, 4) == anywhere
+    # Neither before nor after it is as it was.
+    assert drawn("qbcq", 1, 2) == {
+        place(0, 2, 4),
+        place(1, 2, 4),
+        place(2, 1, 3),
     }
     # No further than was said, and at least one.
-    assert drawn("qq", "", 2) == {place(3, 0, 1)}
+    assert drawn("qq", 0, 2) == {place(3, 0, 1)}
 
 
 def test_stretches_do_not_end_where_words_do():
@@ -197,9 +258,7 @@ def test_stretches_do_not_end_where_words_do():
         position = 0
         while position < len(sentence):
             count = int(generator.integers(3, 11, endpoint=True))
-            size, _ = places.draw(
-                sentence[position:], sentence[:position], count, generator
-            )
+            size, _ = places.draw(sentence, position, count, generator)
             position += size
             if position < len(sentence):
                 ends.append(" " in sentence[position - 1 : position + 1])
@@ -243,8 +302,8 @@ def test_batches_hold_what_was_heard_and_what_was_not():
     for step in range(32):
         x, y = imagined.batch_at(step)
         lengths = x["num_frames"]
-        # Of similar length, of which a batch of all would be three times.
-        assert step < 16 or max(lengths) < 3 * min(lengths)
+        # Of similar length; the longest of all has five times the shortest.
+        assert max(lengths) < 2 * min(lengths)
         for row, n, labels, count in zip(
             x["heard_logits"], lengths, y["labels"], y["label_length"],
             strict=True,
@@ -260,18 +319,63 @@ def test_batches_hold_what_was_heard_and_what_was_not():
     assert set(texts) == {*TEXTS, *new, *pairs}
 
 
+def test_shares_tell_who_speaks():
+    heard = [clearly_heard(TEXTS, c) for c in (0.99, 0.3)]
+    imagined = keras_ds2.ImaginedSpeech(heard, TEXTS, 50, shares=(3, 1))
+    x, _ = imagined.batch_at(0)
+    certain = x["heard_logits"][:, :9].max(axis=2).mean(axis=1) > -0.5
+    assert np.mean(certain) == pytest.approx(0.75, abs=0.15)
+
+
+def test_words_alone_are_never_two():
+    heard = clearly_heard(["he", "so"])
+    imagined = keras_ds2.ImaginedSpeech([heard], ["he", "so", "hes"], 20)
+    lengths = [imagined.batch_at(i)[1]["label_length"] for i in range(16)]
+    assert np.max(lengths) == 3
+
+
+def test_what_is_varied_stays_what_it_is():
+    [row] = clearly_heard(["she said that he is not so"], 0.99).log_probs
+    generator = np.random.default_rng(0)
+    varied = [_vary(row, generator) for _ in range(50)]
+    lengths = [len(other) for other in varied]
+    assert len(row) in lengths and len(set(lengths)) > 5
+    assert max(abs(n / len(row) - 1) for n in lengths) < 0.1
+    for other in varied:
+        np.testing.assert_allclose(np.exp(other).sum(axis=1), 1, rtol=1e-4)
+    sure = [np.exp(other.max(axis=1)).mean() for other in varied]
+    assert min(sure) < 0.95 < 0.99 < max(sure)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"sentences": ["", " "]}, "at least one that is not empty"),
-        ({"sentences": ["quick", "so"]}, "were not heard in each.*'ckqu'"),
-        ({"shares": (1, 2)}, r"one share each.*1 and shares=\[1, 2\]"),
+        ({"sentences": []}, "must hold at least one"),
+        ({"sentences": ["so", ""]}, "single spaces between. Received: ''"),
+        ({"sentences": [" so"]}, "single spaces between. Received: ' so'"),
+        ({"sentences": ["quick"]}, r"heard\[0\] these are not: 'ckqu'"),
+        # Of which the recording is too short.
+        ({"sentences": ["so", "z"]}, r"heard\[0\] these are not: 'z'"),
+        ({"shares": (1, 2)}, r"1 of `heard`, shares=\[1, 2\]"),
+        ({"shares": (0,)}, r"above 0.*shares=\[0\]"),
+        ({"heard": []}, "0 of `heard`"),
+        ({"heard_share": 1.0}, "below 1.*heard_share=1.0"),
+        ({"batch_size": 0}, "at least 1.*batch_size=0"),
     ],
 )
 def test_invalid_arguments(arguments, message):
+    heard = clearly_heard([*TEXTS, "zzz"])
+    heard.log_probs[-1] = heard.log_probs[-1][:2]
     arguments = {"sentences": TEXTS, "batch_size": 2, **arguments}
     with pytest.raises(ValueError, match=message):
-        keras_ds2.ImaginedSpeech([clearly_heard(TEXTS)], **arguments)
+        keras_ds2.ImaginedSpeech(**{"heard": [heard], **arguments})
+
+
+def test_what_two_models_hear_is_refused():
+    heard = [clearly_heard(TEXTS), clearly_heard(TEXTS)]
+    heard[1].alphabet = ALPHABET + "é"
+    with pytest.raises(ValueError, match="of one model. Received: alphabets"):
+        keras_ds2.ImaginedSpeech(heard, TEXTS, 2)
 
 
 # === What is learned ===
@@ -291,7 +395,7 @@ def fit(model, imagined, folder, epochs):
     )
 
 
-def test_the_second_network_learns_alone_and_goes_on(tmp_path, files):
+def test_the_second_network_learns_alone_and_goes_on(tmp_path):
     heard = clearly_heard(TEXTS)
     weights = []
     for folder, parts in (("whole", [2]), ("parts", [1, 2])):
@@ -308,11 +412,6 @@ def test_the_second_network_learns_alone_and_goes_on(tmp_path, files):
                 assert changed == is_second, weight.path
     for whole, parts in zip(*weights, strict=True):
         np.testing.assert_array_equal(whole, parts)
-    # And the whole model writes with what the part has learned.
-    inputs = padded([keras_ds2.load_audio(file)[:9000] for file in files])
-    assert not np.array_equal(
-        model(inputs)["logits"], small_model()(inputs)["logits"]
-    )
 
 
 def test_only_the_whole_model_is_saved(tmp_path):
@@ -333,13 +432,9 @@ def test_float16_gets_loss_scaling():
 @pytest.mark.slow
 def test_spelling_is_learned_from_text_alone():
     """Each `c` is heard as an `s` or not at all, as only words can tell."""
-    texts = [
-        "i can see a nice place",
-        "once a cat sat",
-        "she says so",
-        "sea ice",
-    ]
-    heard = clearly_heard(texts * 4)
+    texts = ["i can see a nice place", "once a cat sat", "she says so"]
+    said = ["nice seats", "a cat once sat", "i see a place", "she says ice"]
+    heard = clearly_heard(said * 4)
     generator = np.random.default_rng(0)
     c, s = (1 + ALPHABET.index(x) for x in "cs")
     for log_probs in heard.log_probs:
@@ -354,5 +449,11 @@ def test_spelling_is_learned_from_text_alone():
     second = keras_ds2.SpellingModel(model)
     second.compile(keras.optimizers.Adam(4e-3, global_clipnorm=60.0))
     second.fit(imagined.stream(), steps_per_epoch=500, epochs=1, verbose=0)
-    results = second.evaluate(heard.one_pass(), return_dict=True, verbose=0)
+    # The same sounds; sentences of text that nobody said.
+    spoken = clearly_heard(texts)
+    for log_probs in spoken.log_probs:
+        is_c = log_probs.argmax(axis=1) == c
+        log_probs[is_c] = np.roll(log_probs[is_c], s - c, axis=1)
+    assert read(spoken.log_probs[0]) == "i san see a nise plase"
+    results = second.evaluate(spoken.one_pass(), return_dict=True, verbose=0)
     assert results["wer"] < 0.05

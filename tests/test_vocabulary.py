@@ -51,6 +51,9 @@ def test_what_is_heard_stays_what_is_spelled_may_change(batch):
     assert_shared_logits_are_equal(old, new, logits, batch)
     again = new.with_vocabulary(new.alphabet + "ß")
     assert again.heard_alphabet == old.alphabet
+    # Where there is no second network, nothing is kept.
+    alone = keras_ds2.DeepSpeech2(**SMALL).with_vocabulary("abc")
+    assert alone.heard_alphabet is None
     logits = new(batch)["logits"].numpy()
     assert_shared_logits_are_equal(new, again, logits, batch)
 

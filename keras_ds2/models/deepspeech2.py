@@ -18,7 +18,7 @@ from keras_ds2.models.parts import (
     recurrent_layer,
 )
 from keras_ds2.models.speech_recognizer import SpeechRecognizer
-from keras_ds2.models.spelling import spelling
+from keras_ds2.models.spelling import spelling, validate_spelling
 from keras_ds2.text import (
     DEFAULT_ALPHABET,
     NUM_RESERVED,
@@ -86,14 +86,15 @@ class DeepSpeech2(SpeechRecognizer):
             to `0.1`.
         num_spelling_layers: Integer. Recurrent layers of a second network
             that reads what the first one hears, and may learn from text alone
-            how words are spelled (`models/spelling.py`). Defaults to `0`.
+            how words are spelled; it looks ahead much further. Defaults to
+            `0`: there is none.
         spelling_units: Integer. Its size. Defaults to `512`.
         spelling_context: Integer. Output frames on both sides that it sees at
             once. Defaults to `7`.
         spelling_stride: Integer. Output frames that it treats as one, and
             writes one by one in the end. Defaults to `2`.
         spelling_row_conv_width: Integer. `row_conv_width` after each of its
-            recurrent layers. Defaults to `8`.
+            recurrent layers, in frames of `spelling_stride`. Defaults to `8`.
         alphabet: String of the characters of transcripts, each once. The
             symbols are the blank, these, and two reserved. Defaults to
             space, apostrophe and a to z: 31 symbols.
@@ -171,8 +172,7 @@ class DeepSpeech2(SpeechRecognizer):
         name="deep_speech_2",
     ):
         validate_alphabet(alphabet)
-        if heard_alphabet is not None:
-            validate_alphabet(heard_alphabet)
+        validate_spelling(num_spelling_layers, heard_alphabet)
         dtype = keras.dtype_policies.get(dtype)
 
         # === Functional Model ===

@@ -22,7 +22,7 @@ from keras_ds2.text import NUM_RESERVED
 def copy_with_alphabet(model, alphabet):
     """Does as `SpeechRecognizer.with_vocabulary` says."""
     config = model.get_config() | {"alphabet": alphabet}
-    if "heard_alphabet" in config:
+    if config.get("num_spelling_layers"):
         # A second network takes what the first one hears, as it learned to.
         config["heard_alphabet"] = model.heard_alphabet or model.alphabet
     copy = type(model).from_config(config)

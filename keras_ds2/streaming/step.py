@@ -30,7 +30,10 @@ _FRAME_BY_FRAME = (
     keras.layers.Reshape,
 )
 _STREAMED = (
-    *(MovingMeanNormalization, SlidingWindow, SplitFrames, StreamedRecurrence),
+    MovingMeanNormalization,
+    SlidingWindow,
+    SplitFrames,
+    StreamedRecurrence,
 )
 _BACKWARD = (keras.layers.Bidirectional, BidirectionalSimpleRNN)
 

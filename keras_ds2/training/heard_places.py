@@ -11,57 +11,69 @@ _CONTEXTS = ((2, 2), (2, 1), (1, 1), (1, 0), (0, 0))
 _FEW = 3
 # Characters by which places are found; no stretch with its context is longer.
 _LONGEST = 16
-# Between utterances; beyond all characters.
-_NOTHING, _LAST = "\0", "\U0010ffff"
+# Before and after each utterance: silence, mostly.
+_NOTHING = "\n"
+# Beyond all characters.
+_LAST = "\U0010ffff"
 
 
 class HeardPlaces:
-    """Where in a heard corpus which characters were said."""
+    """Where in a heard corpus which characters were said.
+
+    Args:
+        heard: `HeardSpeech`.
+
+    Attributes:
+        characters: Set of all characters that were said somewhere.
+    """
 
     def __init__(self, heard):
         self.texts, self.log_probs = heard.texts, heard.log_probs
         self._frames = heard.character_frames()
-        characters: list[str] = []
+        said: list[str] = []
         places: list[tuple[int, int]] = []
         for row, frames in enumerate(self._frames):
             if frames is not None:
-                text = self.texts[row]
-                characters.append(text + _NOTHING)
-                places.extend((row, i) for i in range(len(text) + 1))
-        text = "".join(characters)
-        codes = np.array([ord(c) for c in text + _NOTHING * _LONGEST], "<u4")
+                said.append(_NOTHING + self.texts[row] + _NOTHING)
+                places.extend((row, i - 1) for i in range(len(said[-1])))
+        self.characters = set().union(*said) - {_NOTHING}
+        codes = np.array(
+            [ord(c) for c in "".join(said) + _NOTHING * _LONGEST], "<u4"
+        )
         windows = np.lib.stride_tricks.sliding_window_view(codes, _LONGEST)
-        keys = np.ascontiguousarray(windows[: len(text)])
+        keys = np.ascontiguousarray(windows[: len(places)])
         keys = keys.view(f"<U{_LONGEST}").ravel()
         order = np.argsort(keys, kind="stable")
         self._keys = keys[order].tolist()
-        self._places = np.array(places, "int32")[order]
+        self._places = np.array(places, "int32").reshape(-1, 2)[order]
 
-    def draw(self, text, written, count, generator):
-        """Draws what was heard of the next characters of a text.
+    def draw(self, text, position, count, generator):
+        """Draws what was heard of some characters of a text.
 
         Args:
-            text: String. What is to come.
-            written: String. What stands before it.
-            count: Integer. How many characters are wanted.
+            text: String, of `characters`.
+            position: Integer. Where in it they begin.
+            count: Integer. How many are wanted.
             generator: `np.random.Generator`.
 
         Returns:
             How many there are, from 1 to `count`, and float16 log
             probabilities of shape `(frames, 1 + characters)`.
         """
+        rest = len(text) - position
+        text, position = _NOTHING + text + _NOTHING, position + 1
         for before, after in _CONTEXTS:
-            context = written[len(written) - before :] if before else ""
-            wanted = context + text[: count + after]
-            size, (first, last) = self._longest(wanted[:_LONGEST])
-            size -= len(context)
-            if size < len(text):
+            before = min(before, position)
+            wanted = text[position - before : position + count + after]
+            found, (first, last) = self._longest(wanted[:_LONGEST])
+            size = found - before
+            if position + size < len(text):  # not to the end of the text
                 size -= after
-            size = min(size, count)
-            if size >= min(_FEW, len(text)) or not (before or after):
+            size = min(size, count, rest)
+            if size >= min(_FEW, rest) or not (before or after):
                 break
         row, start = self._places[int(generator.integers(first, last))]
-        start += len(context)
+        start += before
         frames = self._frames[row]
         return size, self.log_probs[row][frames[start] : frames[start + size]]
 

@@ -7,10 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ds2.decoding.alignment import align_labels, character_log_probs
+from keras_ds2.layers.symbol_logits import NEVER
 from keras_ds2.text import NUM_RESERVED
-
-# Of reserved symbols, which are never heard: 0, and a number in float16.
-_NEVER = -1e4
 
 
 class HeardSpeech:
@@ -23,22 +21,26 @@ class HeardSpeech:
     A network hears what it was trained on better than what it will meet. With
     `training=True` it is asked as in training, with dropout, masks and
     statistics of the batch: what it then hears of known voices is about as
-    wrong as what it hears of unknown ones, and wrong in the same way.
+    wrong as what it hears of unknown ones.
 
     Args:
         model: `DeepSpeech2` with `num_spelling_layers`.
-        dataset: `SpeechDataset`; one pass is heard, with its augmentation.
-        training: Boolean. Whether the model is asked as in training. Defaults
-            to `False`.
+        dataset: `SpeechDataset` of the model's alphabet; one pass is heard,
+            with its augmentation.
+        training: Boolean. Whether the model is asked as in training. Its
+            statistics do not change. Defaults to `False`.
         pass_index: Integer. Which pass of the data set, for another draw of
             its augmentation. Defaults to `0`.
 
     Attributes:
+        alphabet: String, of the texts.
+        heard_alphabet: String, of the log probabilities.
         texts: List of strings.
         log_probs: List of float16 arrays `(frames, 1 + characters)`.
 
     Raises:
-        ValueError: If the model has no spelling layers.
+        ValueError: If the model has no spelling layers or no statistics of
+            the corpus, or the data set has another alphabet.
 
     Example:
 
@@ -49,6 +51,7 @@ class HeardSpeech:
     >>> dataset = keras_ds2.data.prepare_dataset(
     ...     "tests/data/LibriSpeech", ["dev-clips"], model, batch_size=2
     ... )
+    >>> model.adapt(dataset.one_pass())
     >>> heard = keras_ds2.HeardSpeech(model, dataset)
     >>> heard.texts[0]
     "if he only had that letter back he wouldn't send it"
@@ -58,46 +61,64 @@ class HeardSpeech:
 
     def __init__(self, model, dataset, training=False, pass_index=0):
         first = first_network(model)
-        self.alphabet = model.heard_alphabet or model.alphabet
+        if not model.get_layer("log_mel").is_adapted:
+            raise ValueError(
+                "The features have no corpus statistics yet: the model is not "
+                "trained. Call `model.adapt(dataset.one_pass())` first."
+            )
+        if dataset.alphabet != model.alphabet:
+            raise ValueError(
+                "`dataset` must have the model's alphabet, "
+                f"{model.alphabet!r}. Received: {dataset.alphabet!r}."
+            )
+        self.alphabet = model.alphabet
+        self.heard_alphabet = model.heard_alphabet or model.alphabet
         self.texts: list[str] = []
         self.log_probs: list[np.ndarray] = []
-        tokenizer = model._tokenizer()
 
         @tf.function(reduce_retracing=True)
         def hear(inputs):
             return first(inputs, training=training)
 
-        # Statistics that training would move are none of this.
-        statistics = [v.numpy() for v in first.non_trainable_variables]
+        # Not the seeds: another time other units are dropped.
+        statistics = [w.numpy() for w in first.non_trainable_weights]
         size = len(dataset)
         batches = dataset.stream(first_step=pass_index * size).take(size)
-        for inputs, targets in batches:
-            logits, num_frames = (x.numpy() for x in hear(inputs))
-            labels = tf.RaggedTensor.from_tensor(
-                targets["labels"], targets["label_length"]
-            )
-            texts = tokenizer.detokenize(labels)
-            for row, count, text in zip(logits, num_frames, texts, strict=True):
-                log_probs = character_log_probs(row[:count], self.alphabet)
-                self.log_probs.append(log_probs.astype("float16"))
-                self.texts.append(text)
-        for variable, value in zip(
-            first.non_trainable_variables, statistics, strict=True
+        try:
+            for inputs, targets in batches:
+                logits, num_frames = (x.numpy() for x in hear(inputs))
+                self._take(logits, num_frames, targets)
+        finally:
+            for weight, value in zip(
+                first.non_trainable_weights, statistics, strict=True
+            ):
+                weight.assign(value)
+
+    def _take(self, logits, num_frames, targets):
+        characters = np.array([" ", *self.alphabet])
+        for row, frames, labels, length in zip(
+            logits,
+            num_frames,
+            targets["labels"].numpy(),
+            targets["label_length"].numpy(),
+            strict=True,
         ):
-            variable.assign(value)
+            log_probs = character_log_probs(row[:frames], self.heard_alphabet)
+            self.log_probs.append(log_probs.astype("float16"))
+            self.texts.append("".join(characters[labels[:length]]))
 
     def character_frames(self):
         """Tells where each character begins.
 
         Returns:
-            List of integer arrays, one more than the text has characters: of
-            the frames `[i]` to `[i + 1]`, the second excluded, was character
-            `i` made. Blanks between two characters are divided. `None` where
-            the frames do not hold the text.
+            List of integer arrays: of the frames `[i]` to `[i + 1]`, the
+            second excluded, was character `i` made. Blanks between two
+            characters are divided. `None` where the frames do not hold the
+            text, or there is none, or a character is never heard.
         """
-        symbols = {c: index for index, c in enumerate(self.alphabet, start=1)}
+        symbols = {c: i for i, c in enumerate(self.heard_alphabet, start=1)}
         return [
-            _boundaries(log_probs, [symbols[c] for c in text])
+            _boundaries(log_probs, [symbols.get(c) for c in text])
             for log_probs, text in zip(self.log_probs, self.texts, strict=True)
         ]
 
@@ -122,7 +143,7 @@ class HeardSpeech:
                 )
 
         dataset = tf.data.Dataset.from_generator(
-            batches, output_signature=signature(self.alphabet)
+            batches, output_signature=signature(self.heard_alphabet)
         )
         count = -(-len(order) // batch_size)
         return dataset.apply(tf.data.experimental.assert_cardinality(count))
@@ -141,9 +162,9 @@ def first_network(model):
     return keras.Model(model.input, [heard, num_frames])
 
 
-def signature(alphabet):
+def signature(heard_alphabet):
     """What batches of heard speech are made of, for `tf.data`."""
-    num_symbols = 1 + len(alphabet) + NUM_RESERVED
+    num_symbols = 1 + len(heard_alphabet) + NUM_RESERVED
     return (
         {
             "heard_logits": tf.TensorSpec((None, None, num_symbols)),
@@ -161,11 +182,12 @@ def pad_heard(rows, texts, alphabet):
     symbols = {c: index for index, c in enumerate(alphabet, start=1)}
     num_frames = np.array([len(row) for row in rows], "int32")
     label_length = np.array([len(text) for text in texts], "int32")
-    shape = len(rows), num_frames.max(), 1 + len(alphabet) + NUM_RESERVED
-    logits = np.full(shape, _NEVER, "float32")
+    num_symbols = rows[0].shape[1]
+    shape = len(rows), num_frames.max(), num_symbols + NUM_RESERVED
+    logits = np.full(shape, NEVER, "float32")
     labels = np.zeros((len(rows), label_length.max()), "int32")
     for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        logits[i, : len(row), : 1 + len(alphabet)] = row
+        logits[i, : len(row), :num_symbols] = row
         labels[i, : len(text)] = [symbols[character] for character in text]
     return (
         {"heard_logits": logits, "num_frames": num_frames},
@@ -174,9 +196,11 @@ def pad_heard(rows, texts, alphabet):
 
 
 def _boundaries(log_probs, labels):
+    if not labels or None in labels:
+        return None
     try:
         spans = align_labels(log_probs, labels)
-    except ValueError:
+    except ValueError:  # the frames do not hold them
         return None
     gaps = [(end, start) for (_, end), (start, _) in itertools.pairwise(spans)]
     return np.array([0, *(sum(gap) // 2 for gap in gaps), len(log_probs)])

@@ -12,6 +12,7 @@ characters on both sides are those that stood there when they were heard.
 """
 
 import hashlib
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -44,22 +45,22 @@ class ImaginedSpeech:
     `BackupAndRestore` takes one for the other.
 
     Args:
-        heard: Sequence of `HeardSpeech`, of one alphabet.
-        sentences: Sequence of strings of that alphabet, of words with single
-            spaces between.
+        heard: Sequence of `HeardSpeech` of one model.
+        sentences: Sequence of strings: words with single spaces between.
+            Each character must have been heard in each of `heard`.
         batch_size: Integer. Utterances in a batch.
         shares: Sequence of floats: how often each of `heard` speaks.
             Defaults to `None`: equally often.
-        heard_share: Float. Utterances that are as they were heard. Defaults to
-            `0.2`.
+        heard_share: Float, from 0 to below 1. Utterances that are as they were
+            heard. Defaults to `0.2`.
         seed: Integer. Defaults to `0`.
 
     Attributes:
         first_step: As of `SpeechDataset`.
 
     Raises:
-        ValueError: If there are no sentences, or one has a character that was
-            never heard; if numbers of shares or alphabets differ.
+        ValueError: If an argument is out of range, there are no sentences, or
+            one has spaces to spare or a character that was not heard.
 
     Example:
 
@@ -70,6 +71,7 @@ class ImaginedSpeech:
     >>> dataset = keras_ds2.data.prepare_dataset(
     ...     "tests/data/LibriSpeech", ["train-clips"], model, batch_size=2
     ... )
+    >>> model.adapt(dataset.one_pass())
     >>> heard = keras_ds2.HeardSpeech(model, dataset)
     >>> imagined = keras_ds2.ImaginedSpeech([heard], ["he said so"], 2)
     >>> inputs, targets = next(iter(imagined.stream()))
@@ -86,37 +88,56 @@ class ImaginedSpeech:
         heard_share=0.2,
         seed=0,
     ):
+        heard = list(heard)
         shares = [1] * len(heard) if shares is None else list(shares)
-        if len(shares) != len(heard) or len({h.alphabet for h in heard}) != 1:
+        if not heard or len(shares) != len(heard) or min(shares) <= 0:
             raise ValueError(
-                "`heard` must be of one alphabet, with one share each. "
-                f"Received: {len(heard)} and shares={shares}."
+                "`heard` must have one of `shares`, above 0, for each. "
+                f"Received: {len(heard)} of `heard`, shares={shares}."
+            )
+        alphabets = {(h.alphabet, h.heard_alphabet) for h in heard}
+        if len(alphabets) > 1:
+            raise ValueError(
+                "`heard` must be of one model. Received: alphabets "
+                f"{sorted(alphabets)}."
+            )
+        if batch_size < 1 or not 0 <= heard_share < 1:
+            raise ValueError(
+                "`batch_size` must be at least 1, `heard_share` from 0 to "
+                f"below 1. Received: batch_size={batch_size}, "
+                f"heard_share={heard_share}."
             )
         self.alphabet = heard[0].alphabet
-        self.sentences = [s for s in sentences if s.strip()]
+        self.sentences = list(sentences)
         self.batch_size = batch_size
         self.shares = np.array(shares) / sum(shares)
         self.heard_share = heard_share
         self.seed = seed
         self.first_step = 0
         self._corpora = [HeardPlaces(corpus) for corpus in heard]
-        self._check_characters()
+        self._heard_alphabet = heard[0].heard_alphabet
+        self._check_sentences()
+        # Where a space was never heard, sentences are of one word.
+        may_pair = all(" " in corpus.characters for corpus in self._corpora)
+        self._pair_share = _PAIRS if may_pair else 0.0
         frames = sum(len(row) for corpus in heard for row in corpus.log_probs)
         characters = sum(len(text) for corpus in heard for text in corpus.texts)
         # For batches of similar length.
         self._frames_per_character = frames / characters
 
     def __len__(self):
-        """Batches in which every sentence would come once."""
-        share = 1 - self.heard_share
-        return max(1, int(len(self.sentences) / share / self.batch_size))
+        """Batches in which as many sentences come as there are."""
+        rate = (1 - self.heard_share) * (1 + self._pair_share)
+        return math.ceil(len(self.sentences) / rate / self.batch_size)
 
     def description(self):
         """Describes it in plain JSON, for a backup to compare."""
         digest = hashlib.sha256("\n".join(self.sentences).encode())
         for corpus in self._corpora:
             for text, row in zip(corpus.texts, corpus.log_probs, strict=True):
-                digest.update(text.encode() + row.tobytes())
+                # Not what was heard: in another process it is not the same
+                # to the last bit.
+                digest.update(f"{text} {len(row)}\n".encode())
         return {
             "sentences": len(self.sentences),
             "heard": [len(corpus.texts) for corpus in self._corpora],
@@ -135,7 +156,7 @@ class ImaginedSpeech:
             steps_per_epoch=...)`: `x = {"heard_logits", "num_frames"}`, `y =
             {"labels", "label_length"}`.
         """
-        spec = signature(self.alphabet)
+        spec = signature(self._heard_alphabet)
         flat = tf.nest.flatten(spec)
 
         def start(_):
@@ -170,7 +191,7 @@ class ImaginedSpeech:
                 self._choose,
                 generator.choice(len(self._corpora), size, p=self.shares),
                 generator.random(size) < self.heard_share,
-                generator.random(size) < _PAIRS,
+                generator.random(size) < self._pair_share,
                 generator.random((size, 2)),
             )
         )
@@ -222,26 +243,28 @@ class ImaginedSpeech:
         position = 0
         while position < len(text):
             count = int(generator.integers(*_STRETCH, endpoint=True))
-            size, stretch = places.draw(
-                text[position:], text[:position], count, generator
-            )
+            size, stretch = places.draw(text, position, count, generator)
             stretches.append(stretch)
             position += size
         return np.concatenate(stretches)
 
-    def _check_characters(self):
-        if not self.sentences:
-            raise ValueError(
-                "`sentences` must hold at least one that is not empty."
-            )
-        written = set().union(" ", *self.sentences)
-        for corpus in self._corpora:
-            heard = set().union(*corpus.texts)
-            if unknown := "".join(sorted(written - heard)):
+    def _check_sentences(self):
+        for sentence in self.sentences:
+            if not sentence or sentence != " ".join(sentence.split()):
                 raise ValueError(
-                    "`sentences` have characters that were not heard in each "
-                    f"corpus: {unknown!r}. Leave these sentences out, or let "
-                    "more be heard."
+                    "`sentences` must be of words with single spaces between. "
+                    f"Received: {sentence!r}."
+                )
+        written = set().union(*self.sentences)
+        if not written:
+            raise ValueError("`sentences` must hold at least one.")
+        for number, corpus in enumerate(self._corpora):
+            if unknown := "".join(sorted(written - corpus.characters)):
+                raise ValueError(
+                    "Each character of `sentences` must be heard in each of "
+                    f"`heard`, in a transcript that its recording holds. In "
+                    f"heard[{number}] these are not: {unknown!r}. Leave such "
+                    "sentences out, or let more be heard."
                 )
 
 

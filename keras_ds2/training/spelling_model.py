@@ -9,9 +9,11 @@ from keras_ds2.training.heard_speech import first_network
 class SpellingModel(CTCModel):
     """The layers of a model that take what its first network has heard.
 
-    They are the model's own: what this one learns, the whole one knows. It
-    trains as all models here do, on `ImaginedSpeech.stream()`; its metrics and
-    its loss are those of the text that is written.
+    They are the model's own: what this one learns, the whole one knows, and
+    the whole one is what is saved. It trains as all models here do, on
+    `ImaginedSpeech.stream()`; its metrics and its loss are those of the text
+    that is written. For several devices it has to be made in the scope of the
+    strategy, as the model.
 
     Args:
         model: `DeepSpeech2` with `num_spelling_layers`.
@@ -62,5 +64,6 @@ class SpellingModel(CTCModel):
 
     def save(self, *args, **kwargs):
         raise NotImplementedError(
-            "This is a part of a model. Save that model, which has its weights."
+            "This is a part of a model. Save that model, which has its "
+            "weights; a callback can, in `on_epoch_end`."
         )
