@@ -4,6 +4,7 @@ which every character is heard for what it is; places counted by hand."""
 import itertools
 import pathlib
 
+import jiwer
 import keras
 import numpy as np
 import pytest
@@ -433,7 +434,7 @@ def test_float16_gets_loss_scaling():
 def test_spelling_is_learned_from_text_alone():
     """Each `c` is heard as an `s` or not at all, as only words can tell."""
     texts = ["i can see a nice place", "once a cat sat", "she says so"]
-    said = ["nice seats", "a cat once sat", "i see a place", "she says ice"]
+    said = ["nice cat", "a place i can see", "once she sat", "so he says"]
     heard = clearly_heard(said * 4)
     generator = np.random.default_rng(0)
     c, s = (1 + ALPHABET.index(x) for x in "cs")
@@ -449,11 +450,22 @@ def test_spelling_is_learned_from_text_alone():
     second = keras_ds2.SpellingModel(model)
     second.compile(keras.optimizers.Adam(4e-3, global_clipnorm=60.0))
     second.fit(imagined.stream(), steps_per_epoch=500, epochs=1, verbose=0)
-    # The same sounds; sentences of text that nobody said.
-    spoken = clearly_heard(texts)
-    for log_probs in spoken.log_probs:
-        is_c = log_probs.argmax(axis=1) == c
-        log_probs[is_c] = np.roll(log_probs[is_c], s - c, axis=1)
-    assert read(spoken.log_probs[0]) == "i san see a nise plase"
-    results = second.evaluate(spoken.one_pass(), return_dict=True, verbose=0)
-    assert results["wer"] < 0.05
+    # The sentences, which nobody said, of other stretches.
+    other = keras_ds2.ImaginedSpeech(
+        [heard], texts, 16, heard_share=0.0, seed=1
+    )
+    results = second.evaluate(
+        other.stream(), steps=4, return_dict=True, verbose=0
+    )
+    assert results["wer"] < 0.15
+    pairs = []
+    for inputs, targets in map(other.batch_at, range(4)):
+        for row, n, labels in zip(
+            inputs["heard_logits"],
+            inputs["num_frames"],
+            targets["labels"],
+            strict=True,
+        ):
+            text = "".join(ALPHABET[i - 1] for i in labels if i > 0)
+            pairs.append((text, read(row[:n])))
+    assert jiwer.wer(*map(list, zip(*pairs, strict=True))) > 0.4
