@@ -8,7 +8,7 @@ from keras import ops
 class SplitFrames(keras.layers.Layer):
     """Makes several frames of each frame, each of a part of its features.
 
-    `output[t * factor + j]` are the `j`-th of `factor` equal parts of
+    `output[t * factor + j]` is the `j`-th of `factor` equal parts of
     `input[t]`: the inverse of frames that are put side by side. So layers that
     cost much in each frame may run at a lower rate than the one at which
     symbols are written.

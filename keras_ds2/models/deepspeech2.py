@@ -86,8 +86,9 @@ class DeepSpeech2(SpeechRecognizer):
             to `0.1`.
         num_spelling_layers: Integer. Recurrent layers of a second network
             that reads what the first one hears, and may learn from text alone
-            how words are spelled; it looks ahead much further. Defaults to
-            `0`: there is none.
+            how words are spelled; it looks ahead much further. Of the options
+            above it has `rnn_type`, `normalize_projection` and `dropout`.
+            Defaults to `0`: there is none.
         spelling_units: Integer. Its size. Defaults to `512`.
         spelling_context: Integer. Output frames on both sides that it sees at
             once. Defaults to `7`.

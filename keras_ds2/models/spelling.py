@@ -119,14 +119,16 @@ def validate_spelling(num_layers, heard_alphabet):
 def add_spelling(model, num_spelling_layers=2, **arguments):
     """Puts a second network, untrained, behind a trained one.
 
-    What the model wrote so far is what the new one's first network hears. Of a
-    model that has a second network, that is kept.
+    What the model wrote so far is what the new one's first network hears. A
+    second network that is there already stays, with its sizes.
 
     Args:
         model: `DeepSpeech2`.
-        num_spelling_layers: Integer, as of `DeepSpeech2`. Defaults to `2`.
+        num_spelling_layers: Integer, at least 1, as of `DeepSpeech2`. Defaults
+            to `2`.
         **arguments: Further arguments of `DeepSpeech2` that are to change, as
-            `spelling_units` or `dtype`.
+            `spelling_units` or `dtype`; for another alphabet there is
+            `model.with_vocabulary`.
 
     Returns:
         A model of its own, not compiled.
@@ -146,6 +148,12 @@ def add_spelling(model, num_spelling_layers=2, **arguments):
         raise ValueError(
             "`model` must be a DeepSpeech2. Received: a "
             f"{type(model).__name__}."
+        )
+    if num_spelling_layers < 1 or {"alphabet", "heard_alphabet"} & {*arguments}:
+        raise ValueError(
+            "`num_spelling_layers` must be at least 1, and alphabets cannot "
+            f"change here. Received: num_spelling_layers={num_spelling_layers},"
+            f" {', '.join(arguments)}."
         )
     config = model.get_config() | arguments
     has_two = model.num_spelling_layers > 0

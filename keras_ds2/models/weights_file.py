@@ -38,7 +38,9 @@ def _count_arrays(filepath):
 
 
 def write_16_bit(source, target):
-    """Copies a weights file, but for an optimizer, its matrices as float16.
+    """Copies a weights file, but for an optimizer.
+
+    Matrices become float16, rounded to 9 significant bits and compressed.
 
     Args:
         source: `.weights.h5` file.

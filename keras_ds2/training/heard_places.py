@@ -7,10 +7,10 @@ import numpy as np
 # Characters before and after a stretch that are the same as where it is put:
 # the best that can be had, and none at last.
 _CONTEXTS = ((2, 2), (2, 1), (1, 1), (1, 0), (0, 0))
-# Fewer are a stretch only where there is no other.
-_FEW = 3
-# Characters by which places are found; no stretch with its context is longer.
-_LONGEST = 16
+# Characters of a stretch; fewer only where there is no other.
+STRETCH = (3, 11)
+# Characters by which places are found: those of a stretch with its context.
+_LONGEST = STRETCH[1] + 4
 # Before and after each utterance: silence, mostly.
 _NOTHING = "\n"
 # Beyond all characters.
@@ -59,6 +59,9 @@ class HeardPlaces:
         Returns:
             How many there are, from 1 to `count`, and float16 log
             probabilities of shape `(frames, 1 + characters)`.
+
+        Raises:
+            ValueError: If the first of them was never heard.
         """
         rest = len(text) - position
         text, position = _NOTHING + text + _NOTHING, position + 1
@@ -70,8 +73,13 @@ class HeardPlaces:
             if position + size < len(text):  # not to the end of the text
                 size -= after
             size = min(size, count, rest)
-            if size >= min(_FEW, rest) or not (before or after):
+            if size >= min(STRETCH[0], rest) or not (before or after):
                 break
+        if size < 1:
+            raise ValueError(
+                f"{text[position]!r} was never heard in a transcript that its "
+                "recording holds."
+            )
         row, start = self._places[int(generator.integers(first, last))]
         start += before
         frames = self._frames[row]

@@ -1,5 +1,6 @@
 """A corpus in, what a model hears of it out: log probabilities, cut by text."""
 
+import hashlib
 import itertools
 
 import keras
@@ -7,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_ds2.decoding.alignment import align_labels, character_log_probs
-from keras_ds2.layers.symbol_logits import NEVER
 from keras_ds2.text import NUM_RESERVED
+
+# Of reserved symbols, which are never heard: the least probability there is.
+_NEVER = float(np.log(np.finfo("float32").tiny))
 
 
 class HeardSpeech:
@@ -35,6 +38,7 @@ class HeardSpeech:
     Attributes:
         alphabet: String, of the texts.
         heard_alphabet: String, of the log probabilities.
+        heard_by: String. SHA-256 of the weights that heard.
         texts: List of strings.
         log_probs: List of float16 arrays `(frames, 1 + characters)`.
 
@@ -73,6 +77,8 @@ class HeardSpeech:
             )
         self.alphabet = model.alphabet
         self.heard_alphabet = model.heard_alphabet or model.alphabet
+        weights = b"".join(w.numpy().tobytes() for w in first.weights)
+        self.heard_by = hashlib.sha256(weights).hexdigest()
         self.texts: list[str] = []
         self.log_probs: list[np.ndarray] = []
 
@@ -111,8 +117,8 @@ class HeardSpeech:
         """Tells where each character begins.
 
         Returns:
-            List of integer arrays: of the frames `[i]` to `[i + 1]`, the
-            second excluded, was character `i` made. Blanks between two
+            List of integer arrays: character `i` has the frames from element
+            `i` up to, not including, element `i + 1`. Blanks between two
             characters are divided. `None` where the frames do not hold the
             text, or there is none, or a character is never heard.
         """
@@ -184,7 +190,7 @@ def pad_heard(rows, texts, alphabet):
     label_length = np.array([len(text) for text in texts], "int32")
     num_symbols = rows[0].shape[1]
     shape = len(rows), num_frames.max(), num_symbols + NUM_RESERVED
-    logits = np.full(shape, NEVER, "float32")
+    logits = np.full(shape, _NEVER, "float32")
     labels = np.zeros((len(rows), label_length.max()), "int32")
     for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
         logits[i, : len(row), :num_symbols] = row

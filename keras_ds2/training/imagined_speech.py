@@ -17,12 +17,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_ds2.training.heard_places import HeardPlaces
+from keras_ds2.training.heard_places import STRETCH, HeardPlaces
 from keras_ds2.training.heard_speech import pad_heard, signature
 
-# Characters of a stretch: about so many, at random.
-_STRETCH = (3, 11)
-# Sentences that are read one after the other, by two.
+# Share of imagined utterances that are two sentences.
 _PAIRS = 0.3
 # Batches that are drawn at once, to be of similar length each.
 _BATCHES_PER_POOL = 16
@@ -38,8 +36,10 @@ class ImaginedSpeech:
 
     A sentence is put together of stretches of 3 to 11 characters, each drawn
     among all places of one corpus where these characters, and up to two before
-    and after them, were said; shorter ones where there are none. A share of
-    utterances is not imagined, but as it was heard.
+    and after them, were said; shorter ones where there are none. Three of ten
+    are two sentences. A share of utterances is not imagined, but was heard as
+    a whole. All are varied: in how sure the network is, with some noise, and
+    by single frames that are left out or repeated.
 
     Batches are a pure function of `(seed, step)`, as those of `SpeechDataset`:
     `BackupAndRestore` takes one for the other.
@@ -51,8 +51,8 @@ class ImaginedSpeech:
         batch_size: Integer. Utterances in a batch.
         shares: Sequence of floats: how often each of `heard` speaks.
             Defaults to `None`: equally often.
-        heard_share: Float, from 0 to below 1. Utterances that are as they were
-            heard. Defaults to `0.2`.
+        heard_share: Float, from 0 to below 1. Utterances that were heard as a
+            whole. Defaults to `0.2`.
         seed: Integer. Defaults to `0`.
 
     Attributes:
@@ -95,11 +95,11 @@ class ImaginedSpeech:
                 "`heard` must have one of `shares`, above 0, for each. "
                 f"Received: {len(heard)} of `heard`, shares={shares}."
             )
-        alphabets = {(h.alphabet, h.heard_alphabet) for h in heard}
-        if len(alphabets) > 1:
+        models = {(h.alphabet, h.heard_by) for h in heard}
+        if len(models) > 1:
             raise ValueError(
-                "`heard` must be of one model. Received: alphabets "
-                f"{sorted(alphabets)}."
+                "`heard` must be of one model. Received: alphabets and "
+                f"fingerprints {sorted(models)}."
             )
         if batch_size < 1 or not 0 <= heard_share < 1:
             raise ValueError(
@@ -116,6 +116,7 @@ class ImaginedSpeech:
         self.first_step = 0
         self._corpora = [HeardPlaces(corpus) for corpus in heard]
         self._heard_alphabet = heard[0].heard_alphabet
+        self._heard_by = heard[0].heard_by
         self._check_sentences()
         # Where a space was never heard, sentences are of one word.
         may_pair = all(" " in corpus.characters for corpus in self._corpora)
@@ -141,6 +142,7 @@ class ImaginedSpeech:
         return {
             "sentences": len(self.sentences),
             "heard": [len(corpus.texts) for corpus in self._corpora],
+            "heard_by": self._heard_by,
             "batch_size": self.batch_size,
             "shares": self.shares.tolist(),
             "heard_share": self.heard_share,
@@ -237,12 +239,15 @@ class ImaginedSpeech:
 
         Returns:
             Float16 array of shape `(frames, 1 + characters)`.
+
+        Raises:
+            ValueError: If a character was never heard.
         """
         places = self._corpora[corpus]
         stretches = []
         position = 0
         while position < len(text):
-            count = int(generator.integers(*_STRETCH, endpoint=True))
+            count = int(generator.integers(*STRETCH, endpoint=True))
             size, stretch = places.draw(text, position, count, generator)
             stretches.append(stretch)
             position += size
