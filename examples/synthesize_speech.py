@@ -211,7 +211,10 @@ def generate(args, file, sentences, voices):
                 flush=True,
             )
             if seconds >= wanted:
-                return
+                break
+    # There are enough; workers were ended in the midst of others.
+    for unfinished in args.output.glob("audio/*/*.unfinished"):
+        unfinished.unlink()
 
 
 def main(argv=None):

@@ -84,6 +84,10 @@ def test_plan_depends_on_seed_and_index_alone(synthesis):
 
 
 def test_hums_as_planned(synthesis, arguments, tmp_path, capsys):
+    # As a worker leaves it that is ended while it writes.
+    unfinished = tmp_path / "hum" / "audio" / "0000" / "0000099.unfinished"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.touch()
     synthesis.main(arguments("hum", "--voices", "flite/slt", "flite/[as]*"))
     told = capsys.readouterr().out
     assert "0.003 of 0.003 h, 0 left out" in told
