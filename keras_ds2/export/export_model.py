@@ -56,7 +56,7 @@ def export_model(
         streaming: Boolean. Whether to write the step of a stream. Defaults to
             `False`.
         chunk_duration: Float, seconds that a step takes. Defaults to `None`,
-            that of `StreamingStep`: the output frames that fit into 0.1 s.
+            that of `StreamingStep`: the longest frames that fit into 0.1 s.
         int8: Boolean. Whether matrices of an ONNX file have 8 bits: a
             quarter of the size, and not quite the same logits, which may then
             depend on the neighbors in the batch. Only for LSTMs. Defaults to

@@ -48,8 +48,8 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
 
     Args:
         backup_dir: Folder of the backups.
-        dataset: The `SpeechDataset` whose `stream()` is trained on. Its
-            position is set when training begins.
+        dataset: The `SpeechDataset` or `ImaginedSpeech` whose `stream()` is
+            trained on. Its position is set when training begins.
         log_path: CSV file of one row per epoch, in place of `CSVLogger`: rows
             of epochs that are trained again disappear. Defaults to `None`,
             for none.
