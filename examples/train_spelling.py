@@ -22,6 +22,7 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 
 import keras_ds2
 from keras_ds2.cli.shared import load_model
@@ -44,14 +45,18 @@ def parse_arguments(argv=None):
     )
     add = parser.add_argument
     add("--model", default="en-read", help="shipped model, .keras or card")
-    add("--train", nargs="+", required=True, help="manifests or folders; each "
-        "speaks as often as the others")  # fmt: skip
+    add("--train", nargs="+", required=True, help="manifests or folders; one "
+        "that is named twice is heard twice, at other speeds")  # fmt: skip
+    add("--shares", type=float, nargs="+", help="how often each of --train "
+        "speaks; default: equally often")  # fmt: skip
     add("--text", required=True, help="sentences, one a line; may be .gz")
     add("--validation", nargs="+", required=True, help="manifests or folders")
     add("--run", default="runs/spelling", help="for the results")
     add("--rounds", type=int, default=75, help=f"of {STEPS_PER_ROUND} steps")
     add("--batch-size", type=int, default=40, help="utterances")
     add("--learning-rate", type=float, default=2e-3, help="Adam's, at most")
+    add("--dropout", type=float, help="in the second network; default: the "
+        "model's. 0 for one that goes on: text is plentiful")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add(
@@ -59,7 +64,10 @@ def parse_arguments(argv=None):
         default="mixed_bfloat16",
         help="float32, mixed_float16 (a GPU) or mixed_bfloat16 (a recent CPU)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.shares and len(args.shares) != len(args.train):
+        parser.error("--shares must be as many numbers as --train has names")
+    return args
 
 
 def read_sentences(path, alphabet):
@@ -78,7 +86,7 @@ def read_sentences(path, alphabet):
 def hear(args, model):
     """Each corpus as unknown voices would be heard, and as known ones are."""
     augmentation = keras_ds2.data.Augmentation(SPEEDS, gain=GAIN)
-    for name in args.train:
+    for number, name in enumerate(args.train):
         dataset = keras_ds2.data.prepare_dataset(
             os.curdir,
             [name],
@@ -90,8 +98,15 @@ def hear(args, model):
             max_frames_per_batch=HEARD_AT_ONCE,
             augmentation=augmentation,
         )
-        for pass_index, training in enumerate((True, False)):
+        for pass_index, training in enumerate((True, False), start=2 * number):
             yield keras_ds2.HeardSpeech(model, dataset, training, pass_index)
+
+
+def set_dropout(spelling, rate):
+    """For this training only: a saved model has its own."""
+    for layer in spelling.layers[-1].layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = rate
 
 
 def main(argv=None):
@@ -107,8 +122,13 @@ def main(argv=None):
         os.curdir, args.validation, model, batch_size=32
     )
     print("Listens to the training speech: a minute or less for an hour of it.")
+    shares = args.shares and np.repeat(args.shares, 2)
     imagined = keras_ds2.ImaginedSpeech(
-        list(hear(args, model)), sentences, args.batch_size, seed=args.seed
+        list(hear(args, model)),
+        sentences,
+        args.batch_size,
+        shares=shares,
+        seed=args.seed,
     )
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -117,6 +137,8 @@ def main(argv=None):
         warmup_steps=WARMUP_STEPS,
     )
     spelling = keras_ds2.SpellingModel(model)
+    if args.dropout is not None:
+        set_dropout(spelling, args.dropout)
     spelling.compile(keras.optimizers.Adam(schedule, global_clipnorm=CLIPNORM))
     spelling.fit(
         imagined.stream(),

@@ -299,6 +299,10 @@ def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     argv = ["--model", str(data / "tiny.keras"), "--text", str(sentences)]
     argv += ["--train", clips, "--validation", clips, "--run", str(run)]
     argv += ["--batch-size=2", "--device=cpu", "--mixed-precision=float32"]
+    with pytest.raises(SystemExit):
+        example.main([*argv, "--shares", "2", "1"])
+    assert "as many numbers as --train has" in capsys.readouterr().err
+    argv += ["--shares", "2", "--dropout=0"]
     result = example.main([*argv, "--rounds=1"])
     assert f"WER {100 * result.wer:.2f} %" in capsys.readouterr().out
     # What is heard is what was written.
@@ -308,6 +312,7 @@ def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     inputs = padded([clip])
     heard = keras.Model(model.input, model.get_layer("heard_logits").output)
     np.testing.assert_array_equal(heard(inputs), before(inputs)["logits"])
+    assert model.get_layer("spelling_dense_dropout").rate == model.dropout > 0
     # Another number of rounds would have another rate.
     with pytest.raises(ValueError, match="of another training"):
         example.main([*argv, "--rounds=2"])
