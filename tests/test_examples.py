@@ -302,7 +302,7 @@ def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         example.main([*argv, "--shares", "2", "1"])
     assert "as many numbers as --train has" in capsys.readouterr().err
-    argv += ["--shares", "2", "--dropout=0"]
+    argv += ["--shares", "2", "--dropout=0.5"]
     result = example.main([*argv, "--rounds=1"])
     assert f"WER {100 * result.wer:.2f} %" in capsys.readouterr().out
     # What is heard is what was written.
@@ -312,7 +312,10 @@ def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     inputs = padded([clip])
     heard = keras.Model(model.input, model.get_layer("heard_logits").output)
     np.testing.assert_array_equal(heard(inputs), before(inputs)["logits"])
-    assert model.get_layer("spelling_dense_dropout").rate == model.dropout > 0
+    dropout = model.get_layer("spelling_dense_dropout")
+    assert dropout.rate == model.dropout == 0
+    example.set_dropout(keras_ds2.SpellingModel(model), 0.5)
+    assert dropout.rate == 0.5
     # Another number of rounds would have another rate.
     with pytest.raises(ValueError, match="of another training"):
         example.main([*argv, "--rounds=2"])

@@ -42,7 +42,7 @@ def check(notebook):
     }
     assert "image/png" in kinds
     # What README prints, and at the end six clips by heart.
-    assert "heard: if he only hade that letter buck he" in printed(notebook)
+    assert "heard: if he only had that letter back he" in printed(notebook)
     assert printed(notebook).count("train-clips: WER") == 2
     assert float(last_wer(notebook)) < 10
 

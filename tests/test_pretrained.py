@@ -262,8 +262,8 @@ def test_en_read_hears_speakers_it_has_not_met():
     ]
     texts = model.transcribe(clips)
     assert texts == [
-        "he pret had ed her and shes sprint tsing to ham",
-        "if he only hade that letter buck he would me sen ert",
+        "he pret hated her and shes sprinht thing to him",
+        "if he only had that letter back he would ensend eit",
     ]
     for page in ("README.md", "docs/quickstart.md", "docs/models.md"):
         assert texts[1] in Path(page).read_text()
