@@ -55,8 +55,8 @@ def parse_arguments(argv=None):
     add("--rounds", type=int, default=75, help=f"of {STEPS_PER_ROUND} steps")
     add("--batch-size", type=int, default=40, help="utterances")
     add("--learning-rate", type=float, default=2e-3, help="Adam's, at most")
-    add("--dropout", type=float, help="in the second network; default: the "
-        "model's. 0 for one that goes on: text is plentiful")  # fmt: skip
+    add("--no-dropout", action="store_true", help="in the second network, for "
+        "this training: faster where it goes on")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add(
@@ -102,11 +102,11 @@ def hear(args, model):
             yield keras_ds2.HeardSpeech(model, dataset, training, pass_index)
 
 
-def set_dropout(spelling, rate):
-    """For this training only: a saved model has its own."""
+def leave_out_dropout(spelling):
+    """For this training only: a model that is loaded again has its own."""
     for layer in spelling.layers[-1].layers:
         if isinstance(layer, keras.layers.Dropout):
-            layer.rate = rate
+            layer.rate = 0.0
 
 
 def main(argv=None):
@@ -137,8 +137,8 @@ def main(argv=None):
         warmup_steps=WARMUP_STEPS,
     )
     spelling = keras_ds2.SpellingModel(model)
-    if args.dropout is not None:
-        set_dropout(spelling, args.dropout)
+    if args.no_dropout:
+        leave_out_dropout(spelling)
     spelling.compile(keras.optimizers.Adam(schedule, global_clipnorm=CLIPNORM))
     spelling.fit(
         imagined.stream(),

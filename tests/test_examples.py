@@ -302,7 +302,7 @@ def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         example.main([*argv, "--shares", "2", "1"])
     assert "as many numbers as --train has" in capsys.readouterr().err
-    argv += ["--shares", "2", "--dropout=0.5"]
+    argv += ["--shares", "2", "--no-dropout"]
     result = example.main([*argv, "--rounds=1"])
     assert f"WER {100 * result.wer:.2f} %" in capsys.readouterr().out
     # What is heard is what was written.
@@ -312,10 +312,11 @@ def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     inputs = padded([clip])
     heard = keras.Model(model.input, model.get_layer("heard_logits").output)
     np.testing.assert_array_equal(heard(inputs), before(inputs)["logits"])
+    model = keras_ds2.add_spelling(before, spelling_units=8, dropout=0.5)
     dropout = model.get_layer("spelling_dense_dropout")
-    assert dropout.rate == model.dropout == 0
-    example.set_dropout(keras_ds2.SpellingModel(model), 0.5)
     assert dropout.rate == 0.5
+    example.leave_out_dropout(keras_ds2.SpellingModel(model))
+    assert dropout.rate == 0 and model.get_layer("dense_dropout").rate == 0.5
     # Another number of rounds would have another rate.
     with pytest.raises(ValueError, match="of another training"):
         example.main([*argv, "--rounds=2"])
