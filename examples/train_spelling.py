@@ -56,7 +56,7 @@ def parse_arguments(argv=None):
     add("--batch-size", type=int, default=40, help="utterances")
     add("--learning-rate", type=float, default=2e-3, help="Adam's, at most")
     add("--no-dropout", action="store_true", help="in the second network, for "
-        "this training: faster where it goes on")  # fmt: skip
+        "this training; give it again when it goes on")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu or cuda:N")
     add(
@@ -67,6 +67,8 @@ def parse_arguments(argv=None):
     args = parser.parse_args(argv)
     if args.shares and len(args.shares) != len(args.train):
         parser.error("--shares must be as many numbers as --train has names")
+    if not all(share > 0 for share in args.shares or []):
+        parser.error("--shares must be above 0")
     return args
 
 

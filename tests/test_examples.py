@@ -287,6 +287,50 @@ def test_an4_trains_and_is_scored(tmp_path, capsys, monkeypatch):
     assert f"WER {100 * scored.wer:.2f} %" in capsys.readouterr().out
 
 
+def test_what_is_heard_twice_differs_and_shares_are_of_corpora(
+    tmp_path, monkeypatch
+):
+    example = load("train_spelling")
+    seen = {}
+
+    class Stop(Exception):
+        pass
+
+    def stop(spelling, *args, **kwargs):
+        layers = spelling.layers[-1].layers
+        kind = keras.layers.Dropout
+        seen["rates"] = {x.rate for x in layers if isinstance(x, kind)}
+        raise Stop
+
+    class Recorder(keras_ds2.ImaginedSpeech):
+        def __init__(self, heard, *args, **kwargs):
+            super().__init__(heard, *args, **kwargs)
+            seen["heard"], seen["shares"] = heard, self.shares.tolist()
+
+    example.SPELLING.update(spelling_units=8, dropout=0.5)
+    monkeypatch.setattr(keras_ds2, "ImaginedSpeech", Recorder)
+    monkeypatch.setattr(keras_ds2.SpellingModel, "fit", stop)
+    data = ROOT / "tests" / "data"
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("he would not send it\n")
+    clips = str(data / "LibriSpeech" / "train-clips")
+    argv = ["--model", str(data / "tiny.keras"), "--text", str(sentences)]
+    argv += ["--train", clips, clips, "--validation", clips, "--device=cpu"]
+    argv += ["--shares", "3", "1", "--mixed-precision=float32"]
+    argv += ["--run", str(tmp_path), "--no-dropout"]
+    with pytest.raises(Stop):
+        example.main(argv)
+    assert seen["shares"] == [0.375, 0.375, 0.125, 0.125]
+    assert seen["rates"] == {0.0}
+    # As they are, once and again: at other speeds.
+    first, again = (
+        dict(zip(heard.texts, heard.log_probs, strict=True))
+        for heard in seen["heard"][1::2]
+    )
+    assert first.keys() == again.keys()
+    assert any(len(first[text]) != len(again[text]) for text in first)
+
+
 def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     example = load("train_spelling")
     example.SPELLING.update(spelling_units=8)
@@ -302,7 +346,9 @@ def test_spelling_is_taught_and_goes_on(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         example.main([*argv, "--shares", "2", "1"])
     assert "as many numbers as --train has" in capsys.readouterr().err
-    argv += ["--shares", "2", "--no-dropout"]
+    with pytest.raises(SystemExit):
+        example.main([*argv, "--shares=0"])
+    assert "--shares must be above 0" in capsys.readouterr().err
     result = example.main([*argv, "--rounds=1"])
     assert f"WER {100 * result.wer:.2f} %" in capsys.readouterr().out
     # What is heard is what was written.
