@@ -63,6 +63,7 @@ def parse_arguments(argv=None):
     add("--epochs", type=int, help=f"passes (default: {EPOCHS}, or as many as "
         f"make {STEPS} steps)")  # fmt: skip
     add("--head-epochs", HEAD_EPOCHS, "of them for the last two layers only")
+    add("--learning-rate", LEARNING_RATE, "Adam's, at most")
     add("--extend-alphabet", action="store_true", help="add the characters "
         "that the model does not know")  # fmt: skip
     add("--alphabet", help="all characters, in place of the model's")
@@ -73,8 +74,10 @@ def parse_arguments(argv=None):
     add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
         "mixed_float16 or mixed_bfloat16")  # fmt: skip
     args = parser.parse_args(argv)
-    if not args.minutes > 0:
-        parser.error("--minutes must be more than 0")
+    for name in ("minutes", "learning_rate"):
+        if not getattr(args, name) > 0:
+            flag = name.replace("_", "-")
+            parser.error(f"--{flag} must be more than 0")
     if args.save_pretrained and not args.save_pretrained.endswith(".json"):
         parser.error("--save-pretrained must end in .json")
     card_folder = os.path.dirname(os.path.abspath(args.save_pretrained or ""))
@@ -221,10 +224,10 @@ def finetune(args, model, data):
         for layer in model.layers:
             layer.trainable = layer in dense[-2:]
         head = f"{args.output}/head"
-        train_stage(head, model, data, head_epochs, LEARNING_RATE)
+        train_stage(head, model, data, head_epochs, args.learning_rate)
     for layer in model.layers:  # which `model.trainable = True` does not do
         layer.trainable = True
-    train_stage(f"{args.output}/all", model, data, epochs, LEARNING_RATE)
+    train_stage(f"{args.output}/all", model, data, epochs, args.learning_rate)
 
 
 def main(argv=None):

@@ -184,6 +184,7 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (["--epochs=4"], "--epochs, here 4, includes --head-epochs, here 3: 2"),
         (["--head-epochs=1"], "--head-epochs, here 1: 2 or more for either"),
         (["--minutes=0"], "--minutes must be more than 0"),
+        (["--learning-rate=0"], "--learning-rate must be more than 0"),
         (["--save-pretrained=a"], "--save-pretrained must end in .json"),
         (["--save-pretrained=nowhere/a.json"], "there is no folder 'nowhere'"),
     ],
@@ -226,10 +227,11 @@ def test_minutes_are_drawn_and_fewer_are_among_more(example, data):
 def test_fewer_minutes_have_more_passes(
     example, data, tiny, tmp_path, monkeypatch
 ):
-    stages = []
+    stages, rates = [], []
 
     def record(folder, model, data, epochs, rate):
         stages.append((epochs, len(data[0])))
+        rates.append(rate)
 
     monkeypatch.setattr(example, "train_stage", record)
     monkeypatch.setattr(example, "BATCH_SIZE", 2)
@@ -244,9 +246,13 @@ def test_fewer_minutes_have_more_passes(
     stages.clear()
     example.main([*argv, "--minutes=0.1"])
     assert stages == [(3, 2), (47, 2)]
+    assert set(rates) == {0.001}
     stages.clear()
     example.main([*argv, "--minutes=0.1", "--epochs=9"])
     assert stages == [(3, 2), (6, 2)]
+    rates.clear()
+    example.main([*argv, "--learning-rate=0.0003"])
+    assert rates == [0.0003, 0.0003]
 
 
 @pytest.fixture
