@@ -5,11 +5,11 @@
 
 For each number of minutes two arms train on the same utterances, drawn by
 `--seed`, the fewer among the more: `finetuned` by the recipe of
-examples/finetune.py, and `scratch`, the same network from random weights, by
-that of examples/train_an4.py, but for the passes: 20, and at least 1000 steps,
-more than the other arm has. Both have the same batches and augmentation, and
-are judged by their last weights. The model before any training counts as 0
-minutes.
+examples/finetune.py, and `scratch`, the same network from random weights, all
+layers at once: a learning rate that rises to 0.001 in 2 passes and falls to 0
+as a cosine in 19, or as many as make 1000 steps in all, more than the other arm
+has. Both have the same batches, augmentation and precision, and are judged by
+their last weights. The model before any training counts as 0 minutes.
 
 Each arm adds a row to OUTPUT/rows.jsonl. Those that are there are skipped, and
 an arm that was killed goes on: give the same command again. `--plot` then draws
@@ -156,7 +156,10 @@ def draw(rows, model, path):
             key=lambda row: row["exact_minutes"],
         )
         ends = [
-            [100 * abs((row[end] or row["wer"]) - row["wer"]) for row in chosen]
+            [
+                0.0 if row[end] is None else 100 * abs(row[end] - row["wer"])
+                for row in chosen
+            ]
             for end in ("low", "high")
         ]
         axes.errorbar(

@@ -59,7 +59,7 @@ def parse_arguments(argv=None):
     add("--train", required=True, help="manifest")
     add("--validation", help="manifest; without, a tenth of --train")
     add("--output", "runs/finetune", "folder of the results")
-    add("--minutes", math.inf, "of speech to train on, drawn by --seed")
+    add("--minutes", math.inf, "minutes of speech to use, drawn by --seed")
     add("--epochs", type=int, help=f"passes (default: {EPOCHS}, or as many as "
         f"make {STEPS} steps)")  # fmt: skip
     add("--head-epochs", HEAD_EPOCHS, "of them for the last two layers only")
@@ -113,8 +113,9 @@ def read(args):
     ]
     if both := files[0] & files[1]:
         raise ValueError(
-            f"{names[1]}: '{min(both)}' is trained on, too, and would flatter. "
-            f"{len(both)} such files. Let each stand in one place only."
+            f"{names[1]}: '{min(both)}' is trained on, too, which would make "
+            f"the error rate too good. {len(both)} such files. Let each stand "
+            "in one place only."
         )
     before = np.cumsum([0.0, *(row.duration for row in training[:-1])])
     training = training[: np.sum(before < 60 * args.minutes)]
@@ -123,9 +124,10 @@ def read(args):
 
 def load(args, manifests):
     """The trained model: with SpecAugment, and all characters that it needs."""
-    precision = keras_ds2.use_mixed_precision(args.mixed_precision)
     name, model = load_model(args.model, args.device)
-    alphabet = args.alphabet or model.alphabet
+    # The precision that suits that device, so not before it is chosen.
+    precision = keras_ds2.use_mixed_precision(args.mixed_precision)
+    alphabet = model.alphabet if args.alphabet is None else args.alphabet
     unknown, unseen = (
         unknown_characters("".join(row.text for row in rows), alphabet)
         for _, rows in manifests
@@ -138,9 +140,9 @@ def load(args, manifests):
         )
     if unseen := unknown_characters(unseen, unknown):
         raise ValueError(
-            f"{manifests[1][0]}: the transcripts to validate on have "
-            f"characters that nothing would teach: {unseen!r}. Spell them out, "
-            "or train on speech that has them, too."
+            f"{manifests[1][0]}: the transcripts to validate on have new "
+            f"characters that no training speech has: {unseen!r}. Spell them "
+            "out, or train on speech that has them, too."
         )
     model = model.with_vocabulary(alphabet + unknown)
     # A copy, for a model keeps the options that it was built with.
@@ -166,7 +168,9 @@ def prepare(args, model, manifests):
 
 def count_epochs(args, training):
     """Passes of each stage: of the head alone, and of everything."""
-    epochs = args.epochs or max(EPOCHS, math.ceil(STEPS / len(training)))
+    epochs = args.epochs
+    if epochs is None:
+        epochs = max(EPOCHS, math.ceil(STEPS / len(training)))
     head, rest = args.head_epochs, epochs - args.head_epochs
     least = WARMUP_EPOCHS + 1  # a rate that only rises is no training
     if rest < least or (head and head < least):

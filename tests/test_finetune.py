@@ -10,6 +10,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_ds2
 
@@ -111,6 +112,46 @@ def test_only_the_last_layers_learn_first(finished, tiny):
         assert moved != weight.path.startswith("log_mel"), weight.path
 
 
+def test_behind_a_second_network_its_last_layers_learn_first(
+    example, data, tmp_path, monkeypatch
+):
+    model = keras_ds2.DeepSpeech2(
+        **TINY, num_spelling_layers=1, spelling_units=8
+    )
+    card = tmp_path / "spelling.json"
+    keras_ds2.save_pretrained(model, card)
+    stages = []
+
+    def record(folder, model, *args):
+        stages.append([x.name for x in model.layers if x.trainable_weights])
+
+    monkeypatch.setattr(example, "train_stage", record)
+    example.main(
+        [f"--model={card}", f"--data={data}", "--train=train.jsonl"]
+        + [f"--output={tmp_path}", "--device=cpu"]
+    )
+    head, everything = stages
+    assert head == ["spelling_dense", "logits"]
+    assert {"conv_1", "rnn_1", "heard_logits", *head} < set(everything)
+
+
+def test_precision_is_that_of_the_device(example, data, tiny, monkeypatch):
+    visible = ["GPU"]
+    monkeypatch.setattr(
+        tf.config, "get_visible_devices", lambda kind=None: visible
+    )
+    monkeypatch.setattr(
+        tf.config,
+        "set_visible_devices",
+        lambda devices, kind: visible.__setitem__(slice(None), devices),
+    )
+    argv = [f"--model={tiny}", f"--data={data}", "--train=train.jsonl"]
+    args = example.parse_arguments([*argv, "--device=cpu"])
+    _, model = example.load(args, example.read(args))
+    assert visible == []
+    assert model.dtype_policy.name == "float32"
+
+
 def test_goes_on_in_the_stage_where_it_was_killed(
     finished, example, tmp_path, capsys
 ):
@@ -175,7 +216,7 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (
             ["--train=validation.jsonl", "--validation=accents.jsonl"]
             + ["--extend-alphabet"],
-            "accents.jsonl: .* nothing would teach: '!é'",
+            "accents.jsonl: .* no training speech has: '!é'",
         ),
         (["--model=an5"], "There is no model 'an5'. Shipped: an4"),
         (["--train=absent.jsonl"], "absent.jsonl' does not exist"),
@@ -183,6 +224,8 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (["--validation=one.jsonl"], "one.jsonl: .* is trained on, too"),
         (["--epochs=4"], "--epochs, here 4, includes --head-epochs, here 3: 2"),
         (["--head-epochs=1"], "--head-epochs, here 1: 2 or more for either"),
+        (["--epochs=0"], "--epochs, here 0, includes"),
+        (["--alphabet="], "the alphabet, '': "),
         (["--minutes=0"], "--minutes must be more than 0"),
         (["--learning-rate=0"], "--learning-rate must be more than 0"),
         (["--save-pretrained=a"], "--save-pretrained must end in .json"),
@@ -319,10 +362,23 @@ def test_benchmark_trains_both_arms(
     for name in ("SCRATCH_EPOCHS", "SCRATCH_STEPS"):
         monkeypatch.setattr(benchmark, name, 7)
     monkeypatch.setattr(benchmark, "load_example", lambda: example)
+    old = keras_ds2.load_pretrained(tiny).get_layer("rnn_1").get_weights()[0]
+    begun_with = {"finetuned": [], "scratch": []}
+    train_stage = example.train_stage
+
+    def spy(folder, model, *args, **kwargs):
+        arm = re.search("finetuned|scratch", str(folder))[0]
+        weights = model.get_layer("rnn_1").get_weights()[0]
+        begun_with[arm].append(np.array_equal(weights, old))
+        train_stage(folder, model, *args, **kwargs)
+
+    monkeypatch.setattr(example, "train_stage", spy)
     rows = run_benchmark(benchmark, data, tiny, tmp_path)
     assert [row["arm"] for row in rows] == (
         ["pretrained"] + 2 * ["finetuned", "scratch"]
     )
+    # Two stages of each, the last layers first; random, and never the card's.
+    assert begun_with == {"finetuned": 4 * [True], "scratch": 2 * [False]}
     for few, many in (rows[1:3], rows[3:5]):
         # The same speech for both.
         for name in ("minutes", "exact_minutes", "utterances", "words"):

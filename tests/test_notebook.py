@@ -42,7 +42,9 @@ def check(notebook):
     }
     assert "image/png" in kinds
     # What README prints, and at the end six clips by heart.
-    assert "heard: if he only had that letter back he" in printed(notebook)
+    readme = (ROOT / "README.md").read_text()
+    heard = re.search("^heard: (if he only.*)", printed(notebook), re.M)[1]
+    assert f"\n{heard}\n```" in readme
     assert printed(notebook).count("train-clips: WER") == 2
     assert float(last_wer(notebook)) < 10
 

@@ -278,7 +278,7 @@ def test_shipped_cards_say_all_that_a_user_asks():
     assert [card.stem for card in cards] == ["an4", "en-read"]
     for path in cards:
         card = json.loads(path.read_text())
-        for key in ("data", "license", "command", "seed", "metrics"):
+        for key in ("data", "license", "command", "commit", "seed", "metrics"):
             assert card[key] not in ("", None), (path, key)
         assert 0 < card["metrics"]["validation_wer"] < 1
         weights = path.with_name(f"{path.stem}.weights.h5")
