@@ -112,8 +112,9 @@ def test_only_the_last_layers_learn_first(finished, tiny):
         assert moved != weight.path.startswith("log_mel"), weight.path
 
 
-def test_behind_a_second_network_its_last_layers_learn_first(
-    example, data, tmp_path, monkeypatch
+@pytest.mark.parametrize("keep", [False, True])
+def test_of_two_networks_one_or_both_learn(
+    keep, example, data, tmp_path, monkeypatch
 ):
     model = keras_ds2.DeepSpeech2(
         **TINY, num_spelling_layers=1, spelling_units=8
@@ -129,10 +130,17 @@ def test_behind_a_second_network_its_last_layers_learn_first(
     example.main(
         [f"--model={card}", f"--data={data}", "--train=train.jsonl"]
         + [f"--output={tmp_path}", "--device=cpu"]
+        + ["--keep-spelling"] * keep
     )
-    head, everything = stages
-    assert head == ["spelling_dense", "logits"]
-    assert {"conv_1", "rnn_1", "heard_logits", *head} < set(everything)
+    spells = {x.name for x in model.layers if x.name.startswith("spelling")}
+    hears = {"conv_1", "rnn_1", "dense", "heard_logits"}
+    head, everything = map(set, stages)
+    if keep:
+        assert head == {"dense", "heard_logits"}
+        assert hears < everything and not everything & {"logits", *spells}
+    else:
+        assert head == {"spelling_dense", "logits"}
+        assert {*hears, *head, "spelling_rnn_1"} < everything
 
 
 def test_precision_is_that_of_the_device(example, data, tiny, monkeypatch):
@@ -227,6 +235,8 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (["--epochs=0"], "--epochs, here 0, includes"),
         (["--alphabet="], "the alphabet, '': "),
         (["--minutes=0"], "--minutes must be more than 0"),
+        (["--keep-spelling"], "tiny.json has no second network that spells"),
+        (["--keep-spelling", "--alphabet=a"], "keeps the alphabet, too"),
         (["--learning-rate=0"], "--learning-rate must be more than 0"),
         (["--save-pretrained=a"], "--save-pretrained must end in .json"),
         (["--save-pretrained=nowhere/a.json"], "there is no folder 'nowhere'"),
@@ -350,6 +360,32 @@ def test_benchmark_skips_what_is_done_and_draws(
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(benchmark, data, tiny, tmp_path)
     assert len(done) == 3 and len(folders) == 4
+
+
+def test_from_nothing_there_is_no_second_network(
+    benchmark, example, data, monkeypatch
+):
+    trained = []
+    monkeypatch.setattr(
+        example,
+        "train_stage",
+        lambda folder, model, *args, **kwargs: trained.append(model),
+    )
+    model = keras_ds2.DeepSpeech2(
+        **TINY, num_spelling_layers=1, spelling_units=8
+    )
+    training = keras_ds2.data.prepare_dataset(data, ["train.jsonl"], model, 7)
+    fresh = benchmark.train_from_scratch(example, "", model, (training, None))
+    assert trained == [fresh]
+    spelling = {x.name for x in model.layers if "spelling" in x.name}
+    assert spelling and not spelling & {x.name for x in fresh.layers}
+    assert fresh.get_layer("rnn_2").units == 8
+    # It has features of its own, and random weights.
+    assert keras.ops.any(fresh.get_layer("log_mel").weights[0] != 0)
+    ours, other = (
+        x.get_layer("rnn_1").get_weights()[0] for x in (fresh, model)
+    )
+    assert not np.array_equal(ours, other)
 
 
 @pytest.mark.slow
