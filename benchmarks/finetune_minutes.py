@@ -39,6 +39,9 @@ SCRATCH_EPOCHS = 20
 SCRATCH_STEPS = 1000
 SCRATCH_WARMUP_EPOCHS = 2
 SCRATCH_LEARNING_RATE = 1e-3
+# Behind a first network that hears nothing yet, a second one only keeps it from
+# learning (docs/fine_tuning.md has figures).
+SCRATCH_SPELLING_LAYERS = 0
 # Passes between validations and backups.
 EPOCHS_PER_ROUND = 3
 LABELS = {"finetuned": "fine-tuned", "scratch": "from scratch"}
@@ -83,9 +86,8 @@ def train_from_scratch(example, folder, model, data):
     training = data[0]
     config = model.get_config()
     if config.get("num_spelling_layers"):
-        # Behind a first network that hears nothing yet, a second one only
-        # keeps it from learning: with both, the WER was five times as high.
-        config |= {"num_spelling_layers": 0, "heard_alphabet": None}
+        config["num_spelling_layers"] = SCRATCH_SPELLING_LAYERS
+        config["heard_alphabet"] = None
     fresh = type(model).from_config(config)
     fresh.adapt(training.one_pass())
     epochs = max(SCRATCH_EPOCHS, math.ceil(SCRATCH_STEPS / len(training)))

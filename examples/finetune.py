@@ -76,12 +76,13 @@ def parse_arguments(argv=None):
     add("--mixed-precision", "auto", "auto (mixed_float16 on a GPU), float32, "
         "mixed_float16 or mixed_bfloat16")  # fmt: skip
     args = parser.parse_args(argv)
-    for name in ("minutes", "learning_rate"):
-        if not getattr(args, name) > 0:
-            flag = name.replace("_", "-")
-            parser.error(f"--{flag} must be more than 0")
+    if not args.minutes > 0:
+        parser.error("--minutes must be more than 0")
+    if not 0 < args.learning_rate < math.inf:
+        parser.error("--learning-rate must be more than 0, and finite")
     if args.keep_spelling and (args.extend_alphabet or args.alphabet):
-        parser.error("--keep-spelling keeps the alphabet, too")
+        parser.error("--keep-spelling keeps the alphabet, too: leave it out to "
+                     "learn other characters")  # fmt: skip
     if args.save_pretrained and not args.save_pretrained.endswith(".json"):
         parser.error("--save-pretrained must end in .json")
     card_folder = os.path.dirname(os.path.abspath(args.save_pretrained or ""))

@@ -238,6 +238,7 @@ def test_shipped_weights_on_bundled_clips(example, data, tmp_path, capsys):
         (["--keep-spelling"], "tiny.json has no second network that spells"),
         (["--keep-spelling", "--alphabet=a"], "keeps the alphabet, too"),
         (["--learning-rate=0"], "--learning-rate must be more than 0"),
+        (["--learning-rate=inf"], "--learning-rate must be .* finite"),
         (["--save-pretrained=a"], "--save-pretrained must end in .json"),
         (["--save-pretrained=nowhere/a.json"], "there is no folder 'nowhere'"),
     ],
