@@ -64,8 +64,6 @@ def parse_arguments(argv=None):
         f"make {STEPS} steps)")  # fmt: skip
     add("--head-epochs", HEAD_EPOCHS, "of them for the last two layers only")
     add("--learning-rate", LEARNING_RATE, "Adam's, at most")
-    add("--keep-spelling", action="store_true", help="train only the network "
-        "that hears, not the one that spells")  # fmt: skip
     add("--extend-alphabet", action="store_true", help="add the characters "
         "that the model does not know")  # fmt: skip
     add("--alphabet", help="all characters, in place of the model's")
@@ -80,9 +78,6 @@ def parse_arguments(argv=None):
         parser.error("--minutes must be more than 0")
     if not 0 < args.learning_rate < math.inf:
         parser.error("--learning-rate must be more than 0, and finite")
-    if args.keep_spelling and (args.extend_alphabet or args.alphabet):
-        parser.error("--keep-spelling keeps the alphabet, too: leave it out to "
-                     "learn other characters")  # fmt: skip
     if args.save_pretrained and not args.save_pretrained.endswith(".json"):
         parser.error("--save-pretrained must end in .json")
     card_folder = os.path.dirname(os.path.abspath(args.save_pretrained or ""))
@@ -130,10 +125,6 @@ def read(args):
 def load(args, manifests):
     """The trained model: with SpecAugment, and all characters that it needs."""
     name, model = load_model(args.model, args.device)
-    if args.keep_spelling and not getattr(model, "num_spelling_layers", 0):
-        raise ValueError(
-            f"--keep-spelling: {name} has no second network that spells."
-        )
     # The precision that suits that device, so not before it is chosen.
     precision = keras_ds2.use_mixed_precision(args.mixed_precision)
     alphabet = model.alphabet if args.alphabet is None else args.alphabet
@@ -231,18 +222,15 @@ def finetune(args, model, data):
     Started again, a finished stage gives back its weights and is over.
     """
     head_epochs, epochs = count_epochs(args, data[0])
-    learning = model.layers
-    if args.keep_spelling:  # whose first layer takes what was heard
-        learning = learning[: learning.index(model.get_layer("heard"))]
     if head_epochs:
-        dense = [x for x in learning if isinstance(x, keras.layers.Dense)]
+        dense = [x for x in model.layers if isinstance(x, keras.layers.Dense)]
         # Frozen, batch normalization keeps its statistics too.
         for layer in model.layers:
             layer.trainable = layer in dense[-2:]
         head = f"{args.output}/head"
         train_stage(head, model, data, head_epochs, args.learning_rate)
     for layer in model.layers:  # which `model.trainable = True` does not do
-        layer.trainable = layer in learning
+        layer.trainable = True
     train_stage(f"{args.output}/all", model, data, epochs, args.learning_rate)
 
 
